@@ -1,0 +1,1 @@
+"""Proveout: a generative-AI application from proof of concept to production, with proof."""

@@ -1,0 +1,297 @@
+"""The nouns: plain frozen data that the rooms hand to each other.
+
+Nothing here does I/O. Invariants are checked at birth; computed facts are properties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+StageName = Literal["poc", "beta", "production"]
+STAGES: tuple[StageName, ...] = ("poc", "beta", "production")  # ascending: the last is the highest
+
+Role = Literal["system", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length"]
+SearchMode = Literal["hybrid", "dense", "lexical"]
+Otherwise = Literal["quote", "refuse", "flag"]
+EVERYONE = "everyone"
+
+
+class Right(StrEnum):
+    """The closed vocabulary of rights, `resource:action`."""
+
+    APPS_ASK = "apps:ask"
+    EVALUATIONS_RUN = "evaluations:run"
+    KEYS_MANAGE = "keys:manage"
+    KNOWLEDGE_SEARCH = "knowledge:search"
+    KNOWLEDGE_WRITE = "knowledge:write"
+    MODELS_CALL = "models:call"
+    RELEASES_CREATE = "releases:create"
+    RELEASES_PREVIEW = "releases:preview"
+    RELEASES_PROMOTE = "releases:promote"
+    RELEASES_READ = "releases:read"
+    REQUESTS_READ = "requests:read"
+
+
+class Outcome(StrEnum):
+    """How a call ended; exactly one per admitted request."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    CANCELLED = "cancelled"
+    TRUNCATED = "truncated"
+    FAILED = "failed"
+
+
+# -- who ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a read of content may see: one workspace, as one principal, in these groups.
+
+    A required argument of every store function that reads content.
+    """
+
+    workspace: str
+    principal: str
+    groups: frozenset[str] = frozenset()
+    rights: frozenset[Right] = frozenset()
+    purpose: str = "request"
+
+    def __post_init__(self) -> None:
+        if not self.workspace or not self.principal:
+            raise ValueError("a scope needs a workspace and a principal")
+
+    @property
+    def readers(self) -> list[str]:
+        """The reader marks that this scope holds, as documents name them in `readers`."""
+        return [EVERYONE, f"user:{self.principal}", *(f"group:{g}" for g in sorted(self.groups))]
+
+    @classmethod
+    def system(cls, workspace: str, purpose: str) -> Scope:
+        """The scope of background work. Built only in `jobs` and `edge/wiring.py`."""
+        return cls(workspace, "system", purpose=purpose)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls: a key with its grants. `apps` None means every app of the workspace."""
+
+    id: str
+    name: str
+    workspace: str
+    role: str
+    rights: frozenset[Right]
+    groups: frozenset[str] = frozenset()
+    apps: frozenset[str] | None = None
+    models: frozenset[str] = frozenset()
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.workspace, self.name, self.groups, self.rights)
+
+    def may_ask(self, app: str) -> bool:
+        return Right.APPS_ASK in self.rights and (self.apps is None or app in self.apps)
+
+    def may_call(self, model: str) -> bool:
+        return Right.MODELS_CALL in self.rights or model in self.models
+
+
+# -- what is released -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Sampling parameters of one generation."""
+
+    temperature: float = 0.0
+    max_tokens: int = 256
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse:
+    """A model by name, with the digest of its weights (or a remote model's declared version)."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTexts:
+    """The prompt templates, as text: the instructions, and the user turn with its passages."""
+
+    system: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnowledgeUse:
+    """One corpus, pinned to the snapshot with this digest."""
+
+    name: str
+    snapshot: str
+    top_k: int = 6
+    mode: SearchMode = "hybrid"
+    min_score: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The resolved manifest: everything that decides an answer, and nothing else."""
+
+    app: str
+    model: ModelUse
+    fallback: tuple[ModelUse, ...]
+    parameters: Parameters
+    prompt: PromptTexts
+    knowledge: tuple[KnowledgeUse, ...]
+    otherwise: Otherwise
+    schema: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """An immutable, numbered, content-addressed bundle. `facts` stay outside the digest."""
+
+    workspace: str
+    app: str
+    number: int
+    digest: str
+    manifest: Manifest
+    facts: Mapping[str, object]
+    created: datetime
+
+    @property
+    def label(self) -> str:
+        return f"{self.app}@{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which release a stage of an app serves."""
+
+    workspace: str
+    app: str
+    stage: StageName
+    stable: int
+
+
+# -- knowledge ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A retrieved chunk. `start`/`end` are character offsets in the document's extracted text."""
+
+    chunk: str
+    document: str
+    title: str
+    headings: tuple[str, ...]
+    text: str
+    start: int
+    end: int
+    page: int | None = None
+    score: float = 0.0
+
+    @property
+    def place(self) -> str:
+        """Where in the document, for a person: `Leave › Carry-over` or `page 3`."""
+        parts = [" › ".join(self.headings)] if self.headings else []
+        return ", ".join([*parts, f"page {self.page}"] if self.page else parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A source of an answer: number (from 1), where it stands and the words quoted (≤ 60)."""
+
+    number: int
+    document: str
+    title: str
+    place: str
+    quote: str
+    chunk: str
+
+
+# -- a call ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a model is asked: the upstream's own model name, the messages, the parameters."""
+
+    model: str
+    messages: tuple[Message, ...]
+    parameters: Parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one generation."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of an answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of a generation: always the last event of a whole stream, never invented."""
+
+    reason: FinishReason
+    usage: Usage
+
+
+Event = Text | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """The support check's word on one sentence; `passage` is the index of the best passage."""
+
+    text: str
+    supported: bool
+    score: float
+    passage: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a guard says of a text."""
+
+    guard: str
+    action: Literal["allow", "mask", "flag", "block"]
+    reason: str
+    score: float
+    spans: tuple[tuple[int, int], ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """USD per million tokens."""
+
+    input: float
+    output: float
+
+    def cost(self, usage: Usage) -> float:
+        """USD for one generation."""
+        return (usage.prompt_tokens * self.input + usage.completion_tokens * self.output) / 1e6

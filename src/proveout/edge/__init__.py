@@ -1,0 +1,1 @@
+"""The doors: HTTP, the console, the command line, and the wiring of the rooms."""

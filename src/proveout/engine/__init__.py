@@ -1,0 +1,1 @@
+"""The models: embedded, remote, echo; the embedder."""

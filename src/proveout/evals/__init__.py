@@ -1,0 +1,1 @@
+"""Data sets, scorers and the runner."""

@@ -1,0 +1,1 @@
+"""What is kept of every request: its intent and its completion."""

@@ -1,0 +1,1 @@
+"""From app.yaml to an immutable release and the route that serves it."""

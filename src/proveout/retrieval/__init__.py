@@ -1,0 +1,1 @@
+"""From documents to cited passages: parse, chunk, embed, index, search, cite."""

@@ -1,0 +1,1 @@
+"""The pipeline of one request: its stages in order, no HTTP."""

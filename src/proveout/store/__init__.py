@@ -1,0 +1,1 @@
+"""Postgres: the launcher, the pool, the schema and every line of SQL."""
