@@ -19,6 +19,7 @@ FinishReason = Literal["stop", "length"]
 SearchMode = Literal["hybrid", "dense", "lexical"]
 Otherwise = Literal["quote", "refuse", "flag"]
 EVERYONE = "everyone"
+WORKSPACE = "default"  # the workspace that every installation has
 
 
 class Right(StrEnum):
@@ -62,6 +63,7 @@ class Scope:
     groups: frozenset[str] = frozenset()
     rights: frozenset[Right] = frozenset()
     purpose: str = "request"
+    unrestricted: bool = False
 
     def __post_init__(self) -> None:
         if not self.workspace or not self.principal:
@@ -74,32 +76,42 @@ class Scope:
 
     @classmethod
     def system(cls, workspace: str, purpose: str) -> Scope:
-        """The scope of background work. Built only in `jobs` and `edge/wiring.py`."""
-        return cls(workspace, "system", purpose=purpose)
+        """The scope of background work, which sees every reader's content of its workspace.
+
+        Built only in `jobs` and `edge/wiring.py`; `purpose` says what for, and is recorded.
+        """
+        return cls(workspace, "system", purpose=purpose, unrestricted=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Principal:
-    """Who calls: a key with its grants. `apps` None means every app of the workspace."""
+class Key:
+    """An API key as stored: never its text. `apps` None means every app of the workspace."""
 
     id: str
     name: str
     workspace: str
     role: str
-    rights: frozenset[Right]
     groups: frozenset[str] = frozenset()
     apps: frozenset[str] | None = None
     models: frozenset[str] = frozenset()
 
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls: a key with the rights of its role."""
+
+    key: Key
+    rights: frozenset[Right]
+
     @property
     def scope(self) -> Scope:
-        return Scope(self.workspace, self.name, self.groups, self.rights)
+        return Scope(self.key.workspace, self.key.name, self.key.groups, self.rights)
 
     def may_ask(self, app: str) -> bool:
-        return Right.APPS_ASK in self.rights and (self.apps is None or app in self.apps)
+        return Right.APPS_ASK in self.rights and (self.key.apps is None or app in self.key.apps)
 
     def may_call(self, model: str) -> bool:
-        return Right.MODELS_CALL in self.rights or model in self.models
+        return Right.MODELS_CALL in self.rights or model in self.key.models
 
 
 # -- what is released -----------------------------------------------------------------------------
@@ -182,6 +194,17 @@ class Route:
     app: str
     stage: StageName
     stable: int
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """The configuration that the hot path reads from memory, as of one version."""
+
+    version: int
+    keys: Mapping[bytes, Key]  # by the digest of the key's text
+    releases: Mapping[tuple[str, str, int], Release]  # by workspace, app, number
+    routes: Mapping[tuple[str, str, StageName], Route]  # by workspace, app, stage
+    session_secret: bytes = field(repr=False)
 
 
 # -- knowledge ------------------------------------------------------------------------------------

@@ -1,0 +1,97 @@
+"""The HTTP client of the command line, and of `up` once its server answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from proveout.errors import ProveoutError, StartRefused, Unavailable
+from proveout.releases.bundle import pack, read_folder
+from proveout.releases.manifest import read_app
+
+_POLL_SECONDS = 0.15
+Progress = Callable[[int, int, str], None]
+"""Called with how much is done, of how much, and what is being done."""
+
+
+class Refused(ProveoutError):
+    """The server refused the request."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Client:
+    """Calls `/api/v1` of one server with one key."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url
+
+    async def call(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> Any:
+        """The answer's JSON, None when it has none. Raises Refused with the server's own words."""
+        payload: dict[str, Any] = {"data": body} if isinstance(body, bytes) else {"json": body}
+        try:
+            async with self._session.request(
+                method, self._url + path, headers=headers, **(payload if body is not None else {})
+            ) as response:
+                if response.status == 204:
+                    return None
+                answer = await response.json(content_type=None)
+        except (aiohttp.ClientError, ConnectionError, ValueError) as error:
+            raise Unavailable(
+                f"{self._url} does not answer as a Proveout server ({error}): is it up?"
+            ) from error
+        if response.status >= 400:
+            said = answer.get("error", {}) if isinstance(answer, dict) else {}
+            raise Refused(response.status, said.get("message") or f"{self._url} answered {response.status}.")
+        return answer
+
+    async def ready(self) -> dict[str, Any]:
+        """What `/readyz` says, ready or not. Raises Unavailable."""
+        try:
+            async with self._session.get(self._url + "/readyz") as response:
+                return dict(await response.json(content_type=None))
+        except (aiohttp.ClientError, ConnectionError, ValueError) as error:
+            raise Unavailable(f"{self._url} does not answer ({error}).") from error
+
+    async def job(self, job: str, progress: Progress | None = None) -> dict[str, Any]:
+        """Waits for a job's end, telling `progress`; answers with its result. Raises Refused."""
+        while True:
+            state = await self.call("GET", f"/api/v1/jobs/{job}")
+            if progress and state["progress"]:
+                progress(state["progress"]["done"], state["progress"]["total"], state["progress"]["what"])
+            if state["state"] == "failed":
+                raise Refused(400, state["error"]["message"])
+            if state["state"] == "done":
+                return dict(state["result"])
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def create_release(self, folder: Path, progress: Progress | None = None) -> dict[str, Any]:
+        """Uploads an app folder and waits for its release. Mistakes are found before anything is sent."""
+        files = await asyncio.to_thread(read_folder, folder)
+        app = read_app(files).declared.app
+        headers = {"prefer": "respond-async", "content-type": "application/zip"}
+        begun = await self.call("POST", f"/api/v1/apps/{app}/releases", pack(files), headers)
+        return await self.job(begun["job"], progress)
+
+
+@asynccontextmanager
+async def connect(url: str, key: str | None) -> AsyncIterator[Client]:
+    """A client of the server at `url`. Raises StartRefused without a key."""
+    if key is None:
+        raise StartRefused(
+            "No API key: set PROVEOUT_KEY, or PROVEOUT_DATA to the folder that holds owner.key."
+        )
+    headers = {"authorization": f"Bearer {key}", "accept": "application/json"}
+    timeout = aiohttp.ClientTimeout(total=None, connect=5)
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+        yield Client(session, url)

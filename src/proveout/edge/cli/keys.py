@@ -1,0 +1,68 @@
+"""`proveout key`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from proveout import settings
+from proveout.edge.cli import output
+from proveout.edge.cli.client import connect
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+def create(
+    name: str,
+    role: Annotated[str, typer.Option(help="user, or developer.")] = "user",
+    app_: Annotated[
+        list[str] | None, typer.Option("--app", help="An app that it may ask; default: every app.")
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A model that it may call directly.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="A group whose documents it may read.")] = None,
+    json: output.AsJson = False,
+) -> None:
+    """Make an API key. Its text is shown once and kept nowhere."""
+    body = {"name": name, "role": role, "apps": app_ or None, "models": model or [], "groups": group or []}
+
+    async def run() -> dict[str, str]:
+        told = settings.read()
+        async with connect(told.url, told.key) as client:
+            made: dict[str, str] = await client.call("POST", "/api/v1/keys", body)
+            return made
+
+    made = asyncio.run(run())
+    output.document(made) if json else output.say(
+        f"{made['key']}\n(id {made['id']}; this is the only time it is shown)"
+    )
+
+
+@app.command("list")
+def list_(json: output.AsJson = False) -> None:
+    """List the keys of the workspace, newest first."""
+
+    async def run() -> list[dict[str, object]]:
+        told = settings.read()
+        async with connect(told.url, told.key) as client:
+            return list((await client.call("GET", "/api/v1/keys"))["keys"])
+
+    found = asyncio.run(run())
+    if json:
+        output.document({"keys": found})
+    else:
+        output.table(found, ("id", "name", "role", "apps", "models", "groups", "created", "revoked"))
+
+
+@app.command()
+def revoke(key: Annotated[str, typer.Argument(help="The key's id, as `key list` shows it.")]) -> None:
+    """Revoke a key; it is refused from now on."""
+
+    async def run() -> None:
+        told = settings.read()
+        async with connect(told.url, told.key) as client:
+            await client.call("DELETE", f"/api/v1/keys/{key}")
+
+    asyncio.run(run())

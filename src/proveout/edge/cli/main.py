@@ -1,0 +1,40 @@
+"""`proveout`: the command line."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from proveout.edge.cli import evaluate, keys, knowledge, releases, serve
+from proveout.edge.cli.client import Refused
+from proveout.errors import InvalidInput, ProveoutError, StartRefused
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Takes a generative-AI application from proof of concept to production, and runs it there, with proof.",
+    epilog="Environment: PROVEOUT_URL and PROVEOUT_KEY name the server and the key that most commands use.",
+)
+app.command()(serve.up)
+app.command()(serve.login)
+app.command()(releases.check)
+app.add_typer(releases.app, name="release", help="Create and look at releases.")
+app.add_typer(knowledge.app, name="knowledge", help="Search knowledge and look at its snapshots.")
+app.add_typer(evaluate.app, name="eval", help="Ask a release its golden questions.")
+app.add_typer(keys.app, name="key", help="Create, list and revoke API keys.")
+
+
+def main() -> None:
+    """Exit codes: 0 done, 1 a check failed or the server refused, 2 wrong usage or input."""
+    try:
+        app()
+    except ProveoutError as error:
+        sys.stderr.write(f"{error.message}\n")
+        usage = isinstance(error, InvalidInput | StartRefused) or (
+            isinstance(error, Refused) and error.status in (400, 401, 404, 413)
+        )
+        sys.exit(2 if usage else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,151 @@
+"""`proveout check` and `proveout release`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from proveout import settings
+from proveout.edge.cli import output
+from proveout.edge.cli.client import connect
+from proveout.errors import InvalidInput
+from proveout.evals.golden import read_golden
+from proveout.releases.bundle import read_folder
+from proveout.releases.manifest import read_app
+from proveout.retrieval.reader import Reader
+
+app = typer.Typer(no_args_is_help=True)
+Folder = Annotated[Path, typer.Argument(metavar="APP_DIR", help="A folder with an app.yaml.")]
+Named = Annotated[str, typer.Argument(metavar="APP@N")]
+
+
+def check(folder: Folder, json: output.AsJson = False) -> None:
+    """Check an app folder: its manifest, prompts, golden questions and every document. Needs no server."""
+    read = read_app(read_folder(folder))
+    cases = read_golden(read.golden, read.declared.evals.golden or "golden")
+    names = {document for files in read.sources.values() for document in files}
+    unknown = [
+        f"{read.declared.evals.golden}: {case.id}: the document {document!r} is in no knowledge"
+        for case in cases
+        for document in case.documents
+        if document not in names
+    ]
+    problems = unknown + asyncio.run(_unreadable(read.sources))
+    if json:
+        output.document(
+            {"app": read.declared.app, "documents": len(names), "questions": len(cases), "problems": problems}
+        )
+    else:
+        for problem in problems:
+            output.warn(problem)
+        output.say(
+            f"{read.declared.app}: {len(names)} documents, {len(cases)} golden questions, {len(problems)} problems"
+        )
+    if problems:
+        raise typer.Exit(1)
+
+
+async def _unreadable(sources: Any) -> list[str]:
+    problems, reader = [], Reader()
+    try:
+        with output.progress_bar() as progress:
+            documents = [(name, data) for files in sources.values() for name, data in files.items()]
+            for done, (name, data) in enumerate(documents, start=1):
+                try:
+                    await reader.read(name, data)
+                except InvalidInput as error:
+                    problems.append(error.message)
+                progress(done, len(documents), "reading documents")
+    finally:
+        reader.close()
+    return problems
+
+
+@app.command()
+def create(folder: Folder, json: output.AsJson = False) -> None:
+    """Make a release of an app folder. The same content gives the same release again."""
+
+    async def run() -> dict[str, Any]:
+        told = settings.read()
+        async with connect(told.url, told.key) as client:
+            with output.progress_bar() as progress:
+                return await client.create_release(folder, progress)
+
+    made = asyncio.run(run())
+    if json:
+        output.document(made)
+        return
+    for problem in made["problems"]:
+        output.warn(f"left out of knowledge {problem['knowledge']}: {problem['message']}")
+    known = "" if made["created"] else " (it existed already)"
+    output.say(f"{made['app']}@{made['number']} {made['digest']}{known}")
+
+
+@app.command("list")
+def list_(name: Annotated[str, typer.Argument(metavar="APP")], json: output.AsJson = False) -> None:
+    """List the releases of an app, newest first."""
+    found = _get(f"/api/v1/apps/{name}/releases")
+    if json:
+        output.document(found)
+    else:
+        output.table(found["releases"], ("number", "digest", "created", "stages"))
+
+
+@app.command()
+def show(release: Named, json: output.AsJson = False) -> None:
+    """Show one release: its resolved manifest and its facts."""
+    name, number = split(release)
+    found = _get(f"/api/v1/apps/{name}/releases/{number}")
+    if json:
+        output.document(found)
+        return
+    manifest = found["manifest"]
+    output.say(f"{release} {found['digest']}")
+    output.say(f"created   {found['created']}   stages {', '.join(found['stages']) or '-'}")
+    output.say(f"purpose   {found['facts']['purpose']}")
+    output.say(f"model     {manifest['model']['name']} {manifest['model']['digest']}")
+    output.say(f"parameters {manifest['parameters']}")
+    for knowledge in manifest["knowledge"]:
+        output.say(
+            f"knowledge {knowledge['name']} {knowledge['snapshot']} ({knowledge['mode']}, top {knowledge['top_k']})"
+        )
+    output.say(f"otherwise {manifest['otherwise']}")
+
+
+@app.command()
+def promote(
+    release: Named,
+    to: Annotated[str, typer.Option(help="The stage: poc, beta or production.")],
+    json: output.AsJson = False,
+) -> None:
+    """Make a release the stable one of a stage."""
+    name, number = split(release)
+
+    async def run() -> dict[str, Any]:
+        told = settings.read()
+        async with connect(told.url, told.key) as client:
+            body = {"release": number, "stage": to}
+            return dict(await client.call("POST", f"/api/v1/apps/{name}/promotions", body))
+
+    done = asyncio.run(run())
+    output.document(done) if json else output.say(f"{release} is the stable release of {to}")
+
+
+def split(release: str) -> tuple[str, int]:
+    """`helpdesk@3` in its parts. Raises InvalidInput."""
+    name, _, number = release.partition("@")
+    if not name or not number.isdigit():
+        raise InvalidInput(f"{release!r} does not name a release: write APP@N, for example helpdesk@1.")
+    return name, int(number)
+
+
+def _get(path: str) -> dict[str, Any]:
+    async def run() -> dict[str, Any]:
+        told = settings.read()
+        async with connect(told.url, told.key) as client:
+            return dict(await client.call("GET", path))
+
+    return asyncio.run(run())

@@ -1,0 +1,340 @@
+"""The control plane, `/api/v1`: keys, releases, promotions, knowledge, evaluations, requests."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse
+
+from proveout.access import keys
+from proveout.domain import STAGES, KnowledgeUse, Principal, Release, Right, SearchMode, StageName
+from proveout.edge.http import problems
+from proveout.edge.http.requests import gateway, principal, read_body
+from proveout.edge.wiring import CREATE_RELEASE, EVALUATE
+from proveout.errors import InvalidInput, NotFound, ProveoutError
+from proveout.jobs.runtime import JobState
+from proveout.evals.golden import read_golden
+from proveout.releases.bundle import MAX_BYTES, pack, read_folder
+from proveout.releases.promote import promote
+
+router = APIRouter(prefix="/api/v1")
+Caller = Annotated[Principal, Depends(principal)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class NewKey(Body):
+    name: str = Field(min_length=1, max_length=200)
+    role: str = "user"
+    apps: list[str] | None = None
+    models: list[str] = []
+    groups: list[str] = []
+
+
+class Promotion(Body):
+    release: int
+    stage: StageName
+
+
+class Search(Body):
+    query: str = Field(min_length=1, max_length=8_000)
+    k: int = Field(6, ge=1, le=100)
+    mode: SearchMode = "hybrid"
+    snapshot: str | None = None
+
+
+class NewEvaluation(Body):
+    dataset: str | None = None
+
+
+# -- keys and logins ------------------------------------------------------------------------------
+
+
+@router.post("/keys", status_code=201)
+async def create_key(request: Request, caller: Caller, body: NewKey) -> dict[str, str]:
+    """Makes a key. Its text is in this answer alone."""
+    keys.require(caller, Right.KEYS_MANAGE)
+    here = gateway(request)
+    key, text = await keys.create_key(
+        here.store, caller.key.workspace, body.name, body.role, body.groups, body.apps, body.models
+    )
+    await here.directory.refresh()
+    return {"id": key.id, "key": text}
+
+
+@router.get("/keys")
+async def list_keys(request: Request, caller: Caller) -> dict[str, Any]:
+    """The workspace's keys, newest first."""
+    keys.require(caller, Right.KEYS_MANAGE)
+    return {"keys": await keys.list_keys(gateway(request).store, caller.key.workspace)}
+
+
+@router.delete("/keys/{key}", status_code=204)
+async def revoke_key(request: Request, caller: Caller, key: str) -> Response:
+    """Revokes a key; it is refused from now on."""
+    keys.require(caller, Right.KEYS_MANAGE)
+    here = gateway(request)
+    await keys.revoke_key(here.store, caller, key)
+    await here.directory.refresh()
+    return Response(status_code=204)
+
+
+@router.post("/logins", status_code=201)
+async def create_login(request: Request, caller: Caller) -> dict[str, str]:
+    """A one-time code that opens the console as the caller: `/login?code=…`."""
+    return {"code": await keys.create_login(gateway(request).store, caller)}
+
+
+# -- releases -------------------------------------------------------------------------------------
+
+
+@router.post("/apps/{app}/releases", status_code=201)
+async def create_release(request: Request, response: Response, caller: Caller, app: str) -> dict[str, Any]:
+    """Makes a release of a bundle (a zip of the app's folder), or of `{"path"}` on the server's own disk.
+
+    Answers once its knowledge is searchable: 201 for a new release, 200 when the same one exists.
+    With `Prefer: respond-async`: 202 and the id of the job.
+    """
+    keys.require(caller, Right.RELEASES_CREATE)
+    here = gateway(request)
+    content = await _bundle(request, caller)
+    bundle = f"bundle_{secrets.token_hex(8)}"
+    async with here.store.within(caller.scope) as session:
+        await session.run("bundles.insert", id=bundle, workspace=caller.key.workspace, content=content)
+    job = await here.jobs.enqueue(CREATE_RELEASE, caller.key.workspace, bundle, app)
+    if request.headers.get("prefer") == "respond-async":
+        response.status_code = 202
+        return {"job": job}
+    made = _result(await here.jobs.wait(job))
+    await here.directory.refresh()
+    response.status_code = 201 if made["created"] else 200
+    return made
+
+
+async def _bundle(request: Request, caller: Principal) -> bytes:
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        return await read_body(request, MAX_BYTES)
+    if caller.key.role != "owner":
+        raise InvalidInput("Only the owner names a path on the server's disk: upload a bundle.")
+    try:
+        path = msgspec.json.decode(await read_body(request), type=dict[str, str])["path"]
+    except (msgspec.DecodeError, KeyError) as error:
+        raise InvalidInput('The body is {"path": "/an/app/folder"}, or a bundle.') from error
+    return pack(read_folder(Path(path)))
+
+
+@router.get("/apps")
+async def list_apps(request: Request, caller: Caller) -> dict[str, Any]:
+    """The apps that the caller may ask, with the release that each stage serves."""
+    apps: dict[str, dict[str, int]] = {}
+    for route in gateway(request).directory().routes.values():
+        if route.workspace == caller.key.workspace and caller.may_ask(route.app):
+            apps.setdefault(route.app, {})[route.stage] = route.stable
+    return {"apps": [{"app": app, "stages": stages} for app, stages in sorted(apps.items())]}
+
+
+@router.get("/apps/{app}/releases")
+async def list_releases(request: Request, caller: Caller, app: str) -> dict[str, Any]:
+    """The releases of an app, newest first."""
+    keys.require(caller, Right.RELEASES_READ)
+    directory = gateway(request).directory()
+    mine = [r for (w, a, _), r in directory.releases.items() if (w, a) == (caller.key.workspace, app)]
+    if not mine:
+        raise NotFound(f"There is no app {app!r}.")
+    mine.sort(key=lambda release: -release.number)
+    return {"releases": [_listed(request, release) for release in mine]}
+
+
+@router.get("/apps/{app}/releases/{number}")
+async def show_release(request: Request, caller: Caller, app: str, number: int) -> dict[str, Any]:
+    """One release whole: its resolved manifest and its facts."""
+    keys.require(caller, Right.RELEASES_READ)
+    release = _release(request, caller, app, number)
+    manifest = msgspec.to_builtins(release.manifest)
+    return {**_listed(request, release), "app": app, "manifest": manifest, "facts": release.facts}
+
+
+@router.post("/apps/{app}/promotions")
+async def create_promotion(request: Request, caller: Caller, app: str, body: Promotion) -> dict[str, Any]:
+    """Makes a release the stable one of a stage. `poc` is the stage without a gate."""
+    keys.require(caller, Right.RELEASES_PROMOTE)
+    here = gateway(request)
+    release = _release(request, caller, app, body.release)
+    await promote(here.store, release, body.stage)
+    await here.directory.refresh()
+    return {"app": app, "stage": body.stage, "release": body.release}
+
+
+def _release(request: Request, caller: Principal, app: str, number: int) -> Release:
+    release = gateway(request).directory().releases.get((caller.key.workspace, app, number))
+    if release is None:
+        raise NotFound(f"There is no release {app}@{number}.")
+    return release
+
+
+def _listed(request: Request, release: Release) -> dict[str, Any]:
+    routes = gateway(request).directory().routes
+    stages = [
+        stage
+        for stage in STAGES
+        if (route := routes.get((release.workspace, release.app, stage))) and route.stable == release.number
+    ]
+    created: datetime = release.created
+    return {"number": release.number, "digest": release.digest, "created": created, "stages": stages}
+
+
+# -- jobs -----------------------------------------------------------------------------------------
+
+
+@router.get("/jobs/{job}")
+async def show_job(request: Request, caller: Caller, job: str) -> dict[str, Any]:
+    """How a job stands: waiting, running, done or failed."""
+    keys.require(caller, Right.RELEASES_READ)
+    here = gateway(request)
+    state = await here.jobs.state(job)
+    if state.state == "done":
+        await here.directory.refresh()
+    return dict(msgspec.to_builtins(state))
+
+
+def _result(state: JobState) -> dict[str, Any]:
+    if state.result is None:
+        said = state.error or {"code": "internal_error", "message": "the job failed"}
+        raise problems.from_code(said["code"], said["message"])
+    return dict(state.result)
+
+
+# -- knowledge ------------------------------------------------------------------------------------
+
+
+@router.post("/knowledge/{kb}/search")
+async def search(request: Request, caller: Caller, kb: str, body: Search) -> dict[str, Any]:
+    """The passages of the newest snapshot (or the one named) that the caller may read, best first."""
+    keys.require(caller, Right.KNOWLEDGE_SEARCH)
+    here = gateway(request)
+    snapshot = body.snapshot
+    if snapshot is None:
+        snapshots = await _snapshots(request, caller, kb)
+        snapshot = snapshots[0]["digest"]
+    use = KnowledgeUse(kb, snapshot, body.k, body.mode, min_score=0.0)
+    found = await here.rooms.searcher.search(caller.scope, use, body.query)
+    return {"results": [msgspec.to_builtins(passage) for passage in found]}
+
+
+@router.get("/knowledge/{kb}/snapshots")
+async def list_snapshots(request: Request, caller: Caller, kb: str) -> dict[str, Any]:
+    """The snapshots of a corpus, newest first, with the documents that could not be read."""
+    keys.require(caller, Right.KNOWLEDGE_SEARCH)
+    return {"snapshots": await _snapshots(request, caller, kb)}
+
+
+async def _snapshots(request: Request, caller: Principal, kb: str) -> list[dict[str, Any]]:
+    async with gateway(request).store.within(caller.scope) as session:
+        rows = await session.fetch("snapshots.list", workspace=caller.key.workspace, knowledge=kb)
+    if not rows:
+        raise NotFound(f"There is no knowledge {kb!r}.")
+    return [dict(row) for row in rows]
+
+
+@router.get("/passages/{chunk}")
+async def show_passage(request: Request, caller: Caller, chunk: int) -> dict[str, Any]:
+    """A passage that the caller may read, as citations name it by `chunk`."""
+    passages = await gateway(request).rooms.searcher.passages(caller.scope, {chunk: 0.0})
+    if not passages:
+        raise NotFound("There is no such passage.")
+    return {**msgspec.to_builtins(passages[0]), "place": passages[0].place}
+
+
+# -- evaluations and requests ---------------------------------------------------------------------
+
+
+@router.post("/apps/{app}/releases/{number}/evaluations", status_code=202)
+async def create_evaluation(
+    request: Request, caller: Caller, app: str, number: int, body: NewEvaluation
+) -> dict[str, str]:
+    """Asks a release its golden questions, or those of `dataset` (JSON lines), as a job."""
+    keys.require(caller, Right.EVALUATIONS_RUN)
+    here = gateway(request)
+    release = _release(request, caller, app, number)
+    dataset = body.dataset
+    if dataset is None:
+        async with here.store.unscoped() as session:
+            row = await session.row("releases.golden", workspace=release.workspace, app=app, number=number)
+        dataset = row["golden"] if row else ""
+    if not read_golden(dataset, "dataset"):
+        raise InvalidInput(
+            f"{release.label} came without golden questions: set evals.golden, or give a data set."
+        )
+    evaluation = f"evaluation_{secrets.token_hex(8)}"
+    async with here.store.within(caller.scope) as session:
+        await session.run(
+            "evaluations.insert",
+            id=evaluation,
+            workspace=release.workspace,
+            app=app,
+            release=number,
+            key=caller.key.id,
+            dataset=dataset,
+        )
+    return {"evaluation": evaluation, "job": await here.jobs.enqueue(EVALUATE, release.workspace, evaluation)}
+
+
+@router.get("/evaluations/{evaluation}")
+async def show_evaluation(request: Request, caller: Caller, evaluation: str) -> dict[str, Any]:
+    """The summary of an evaluation and every scored answer."""
+    keys.require(caller, Right.EVALUATIONS_RUN)
+    async with gateway(request).store.within(caller.scope) as session:
+        row = await session.row("evaluations.get", evaluation=evaluation)
+        cases = await session.fetch("evaluations.cases", evaluation=evaluation)
+    if row is None:
+        raise NotFound(f"There is no evaluation {evaluation}.")
+    kept = {key: row[key] for key in ("id", "app", "release", "summary", "created")}
+    return {**kept, "cases": [case["result"] for case in cases]}
+
+
+@router.get("/requests")
+async def list_requests(request: Request, caller: Caller, limit: int = 50) -> dict[str, Any]:
+    """The newest requests of the workspace."""
+    keys.require(caller, Right.REQUESTS_READ)
+    if not 1 <= limit <= 1000:
+        raise InvalidInput(f"limit: {limit} is not between 1 and 1000.")
+    return {"requests": await gateway(request).rooms.journal.newest(caller.scope, limit)}
+
+
+@router.get("/requests/{number}")
+async def show_request(request: Request, caller: Caller, number: str) -> dict[str, Any]:
+    """One request: its intent, and its completion once it has ended."""
+    keys.require(caller, Right.REQUESTS_READ)
+    return dict(await gateway(request).rooms.journal.get(caller.scope, number))
+
+
+# -- the app --------------------------------------------------------------------------------------
+
+
+def control() -> FastAPI:
+    """The control plane as an ASGI app; its description is served by `routes.py` at /openapi.json."""
+    app = FastAPI(title="Proveout", version="1", openapi_url=None, docs_url=None, redoc_url=None)
+    app.include_router(router)
+    app.add_exception_handler(ProveoutError, _failed)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    return app
+
+
+async def _failed(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ProveoutError)
+    return problems.response(error)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    said = [f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()]
+    return problems.response(InvalidInput("; ".join(said)))

@@ -1,0 +1,202 @@
+"""`proveout up`: the database, the engine, the gateways and the workers, as one supervised whole."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import signal
+import socket
+import stat
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from proveout import settings
+from proveout.access.keys import ensure_owner, new_key_text
+from proveout.edge.processes.supervisor import Process, Supervisor
+from proveout.domain import WORKSPACE
+from proveout.engine import weights
+from proveout.errors import ProveoutError, StartRefused
+from proveout.store.pool import Store
+from proveout.store.postgres import EmbeddedPostgres
+from proveout.store.schema import migrate
+
+_SOCKET_PATH_BYTES = 100  # sun_path holds 108
+_DATABASE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `up` was asked for."""
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    workers: int = 1
+    jobs: int = 1
+    database: str | None = None
+    config: Path | None = None
+    apps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that was started: where it answers, and the file that holds its owner key."""
+
+    url: str
+    owner_key: Path
+
+
+@asynccontextmanager
+async def up(plan: Plan) -> AsyncIterator[Running]:
+    """Starts everything; the processes run until the context ends. Raises StartRefused."""
+    data = plan.data.absolute()
+    lock = _claim(data)
+    supervisor = Supervisor(data / "logs")
+    try:
+        with _listen(plan.host, plan.port) as door:
+            await _start(plan, data, door, supervisor)
+            port = door.getsockname()[1]
+            host = f"[{plan.host}]" if ":" in plan.host else plan.host
+            yield Running(f"http://{host}:{port}", data / "owner.key")
+    finally:
+        await supervisor.stop()
+        os.close(lock)
+
+
+async def _start(plan: Plan, data: Path, door: socket.socket, supervisor: Supervisor) -> None:
+    run = _runtime_folder(data)
+    sockets = {name: run / f"{name}.sock" for name in ("generator", "embedder", "engine")}
+    listening = {name: _listen_unix(path) for name, path in sockets.items()}
+    environment = settings.for_child(
+        {settings.DATA: data, settings.ENGINE: sockets["engine"], settings.CONFIG: plan.config}
+    )
+    for name, arguments in _engine_arguments(data, sockets).items():
+        fd = listening[name].fileno()
+        await supervisor.start(Process(name, _python(name, fd, *arguments), environment, (fd,)))
+    database = plan.database
+    if database is None:
+        postgres = EmbeddedPostgres(data / "postgres", run)
+        await asyncio.to_thread(postgres.prepare)
+        # SIGINT is Postgres's fast shutdown: it waits for no client.
+        await supervisor.start(Process("postgres", postgres.argv, environment, stop=signal.SIGINT))
+        database = postgres.dsn
+    await _migrate(database, patient=plan.database is None)
+    await _ensure_owner(database, data)
+    environment |= {settings.DATABASE.name: database, settings.APPS.name: ",".join(plan.apps)}
+    for number in range(1, plan.jobs + 1):
+        await supervisor.start(Process(f"worker-{number}", _python("worker"), environment))
+    for number in range(1, plan.workers + 1):
+        fd = door.fileno()
+        await supervisor.start(Process(f"gateway-{number}", _python("gateway", fd), environment, (fd,)))
+
+
+def _engine_arguments(data: Path, sockets: dict[str, Path]) -> dict[str, list[str]]:
+    cache = str(data / "cache")
+    return {
+        "generator": ["--weights", str(weights.generator().files[0]), "--cache", cache],
+        "embedder": ["--weights", str(weights.embedder().folder), "--cache", cache],
+        "engine": ["--generator", str(sockets["generator"]), "--embedder", str(sockets["embedder"])],
+    }
+
+
+def _python(module: str, fd: int | None = None, *arguments: str) -> Sequence[str]:
+    listening = [] if fd is None else ["--socket-fd", str(fd)]
+    return [sys.executable, "-m", f"proveout.edge.processes.{module}", *listening, *arguments]
+
+
+def _claim(data: Path) -> int:
+    """Makes the data folder, for its owner alone, and holds its lock. Raises StartRefused."""
+    try:
+        for folder in (data, data / "logs", data / "cache"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(data / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartRefused(
+            f"The data folder {data} cannot be used ({error.strerror}): choose another with --data."
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise StartRefused(
+            f"Another `proveout up` already runs on {data}: stop it, or choose another --data."
+        ) from None
+    return lock
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The door. Raises StartRefused when the port is taken or the host is not this machine's."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        door = socket.socket(family, kind, protocol)
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        door.bind(address)
+        door.listen(2048)
+    except OSError as error:
+        raise StartRefused(
+            f"{host}:{port} cannot be listened on ({error.strerror}): choose another with --host or --port."
+        ) from error
+    door.set_inheritable(True)
+    return door
+
+
+def _listen_unix(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(path))
+    listening.listen(128)
+    return listening
+
+
+def _runtime_folder(data: Path) -> Path:
+    """A 0700 folder whose paths are short enough for Unix sockets: in the data folder, else in the temporary one.
+
+    Raises StartRefused when somebody else holds the temporary one.
+    """
+    run = data / "run"
+    if len(os.fsencode(run / ".s.PGSQL.5432.lock")) > _SOCKET_PATH_BYTES:
+        mark = blake2b(os.fsencode(data), digest_size=8).hexdigest()
+        run = Path(tempfile.gettempdir()) / f"proveout-{os.geteuid()}-{mark}"
+    run.mkdir(mode=0o700, exist_ok=True)
+    found = run.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise StartRefused(f"{run} is not this user's private folder: remove it, or choose a shorter --data.")
+    return run
+
+
+async def _migrate(database: str, *, patient: bool) -> None:
+    """Brings the schema up to date, waiting for a database that is just starting."""
+    deadline = asyncio.get_running_loop().time() + (_DATABASE_SECONDS if patient else 0)
+    while True:
+        try:
+            return await migrate(database)
+        except StartRefused:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(0.05)
+
+
+async def _ensure_owner(database: str, data: Path) -> None:
+    """Registers the owner key, making it first when the data folder has none."""
+    path = data / "owner.key"
+    if not path.exists():
+        draft = data / f"owner.key.{secrets.token_hex(4)}"
+        with suppress(FileExistsError):
+            os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        draft.write_text(new_key_text() + "\n", encoding="ascii")
+        draft.replace(path)  # whole or not at all
+    store = Store(database, size=1)
+    await store.open()
+    try:
+        await ensure_owner(store, WORKSPACE, path.read_text(encoding="ascii").strip())
+    except ProveoutError as error:
+        raise StartRefused(f"The owner key could not be registered: {error.message}") from error
+    finally:
+        await store.close()

@@ -1,0 +1,148 @@
+"""Puts the rooms together, once per process, and keeps the configuration in memory fresh."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from proveout.domain import Directory
+from proveout.engine import weights
+from proveout.engine.catalogue import Catalogue, Provider
+from proveout.errors import ProveoutError, StartRefused
+from proveout.evals.runner import RunEvaluation
+from proveout.jobs.runtime import Job, Jobs
+from proveout.ledger.journal import Journal
+from proveout.releases.create import CreateRelease
+from proveout.retrieval.ingest import Ingester
+from proveout.retrieval.search import Searcher
+from proveout.serving.call import Rooms
+from proveout.settings import ProviderSettings, Settings
+from proveout.store.configuration import load
+from proveout.store.pool import Store
+
+CREATE_RELEASE = "create-release"
+EVALUATE = "evaluate"
+
+_REFRESH_SECONDS = 0.5
+_GATEWAY_CONNECTIONS = 6
+_WORKER_CONNECTIONS = 6
+
+log = logging.getLogger(__name__)
+
+
+class Configuration:
+    """The configuration in memory, at most half a second behind the database."""
+
+    def __init__(self, store: Store, directory: Directory) -> None:
+        self._store = store
+        self._directory = directory
+
+    def __call__(self) -> Directory:
+        return self._directory
+
+    async def refresh(self) -> None:
+        """Looks now; after a change of one's own, so that the next request sees it."""
+        self._directory = await load(self._store, self._directory)
+
+    async def run(self) -> None:
+        """Looks every half second, until cancelled. Without the database the last known one serves on."""
+        while True:
+            await asyncio.sleep(_REFRESH_SECONDS)
+            try:
+                await self.refresh()
+            except ProveoutError as error:
+                log.warning("configuration not refreshed: %s", error.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every process with rooms has."""
+
+    settings: Settings
+    store: Store
+    directory: Configuration
+    rooms: Rooms
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway(Ground):
+    """The rooms of a gateway."""
+
+    jobs: Jobs
+
+
+@asynccontextmanager
+async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
+    """A gateway's rooms, open."""
+    async with _ground(settings, _GATEWAY_CONNECTIONS) as ground:
+        jobs = Jobs(database(settings))
+        try:
+            yield Gateway(ground.settings, ground.store, ground.directory, ground.rooms, jobs)
+        finally:
+            jobs.close()
+
+
+@asynccontextmanager
+async def worker(settings: Settings) -> AsyncIterator[Mapping[str, Job]]:
+    """A worker's jobs by name, their rooms open."""
+    async with _ground(settings, _WORKER_CONNECTIONS) as ground:
+        catalogue = ground.rooms.catalogue
+        embedder = catalogue.digest(f"local/{weights.EMBEDDER}")
+        ingester = Ingester(ground.store, catalogue.embed, embedder)
+        yield {
+            CREATE_RELEASE: CreateRelease(ground.store, ingester, catalogue),
+            EVALUATE: RunEvaluation(ground.store, ground.rooms),
+        }
+
+
+def database(settings: Settings) -> str:
+    """The DSN of the database. Raises StartRefused when none was given."""
+    if settings.database is None:
+        raise StartRefused("No database was named: set PROVEOUT_DATABASE, or start with `proveout up`.")
+    return settings.database
+
+
+@asynccontextmanager
+async def _ground(settings: Settings, connections: int) -> AsyncIterator[Ground]:
+    async with AsyncExitStack() as stack:
+        store = Store(database(settings), size=connections)
+        await store.open()
+        stack.push_async_callback(store.close)
+        directory = Configuration(store, await load(store))
+        journal = Journal(store)
+        catalogue = await asyncio.to_thread(_catalogue, settings)
+        stack.push_async_callback(catalogue.close)
+        for task in (directory.run(), journal.run()):
+            stack.push_async_callback(_cancel, asyncio.create_task(task))
+        rooms = Rooms(
+            directory=directory,
+            catalogue=catalogue,
+            searcher=Searcher(store, catalogue.embed),
+            embed=catalogue.embed,
+            journal=journal,
+            default=settings.default,
+        )
+        yield Ground(settings, store, directory, rooms)
+
+
+def _catalogue(settings: Settings) -> Catalogue:
+    if settings.engine is None:
+        raise StartRefused("No engine was named: set PROVEOUT_ENGINE, or start with `proveout up`.")
+    found = (weights.generator(), weights.embedder())
+    cache = settings.data / "cache"
+    digests = {w.name: weights.digest(w, cache) for w in found}
+    return Catalogue([_provider(p) for p in settings.providers], Path(settings.engine), digests)
+
+
+def _provider(given: ProviderSettings) -> Provider:
+    return Provider(given.name, given.base_url, given.api_key, given.price, given.prices, given.versions)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

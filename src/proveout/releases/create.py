@@ -1,0 +1,108 @@
+"""From an uploaded app folder to a release: read, ingest its knowledge, resolve, digest, number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proveout.domain import KnowledgeUse, Manifest, ModelUse, Parameters
+from proveout.engine.catalogue import Catalogue
+from proveout.errors import InvalidInput, NotFound
+from proveout.evals.golden import read_golden
+from proveout.jobs.runtime import Result, Steps
+from proveout.releases.bundle import unpack
+from proveout.releases.digest import digest
+from proveout.releases.manifest import FILE, App, read_app
+from proveout.retrieval.ingest import Ingester
+from proveout.store.pool import Store, as_json
+
+
+class CreateRelease:
+    """The job `create-release`: its ids are a bundle and the app's name; its result `{app, number, digest, created, problems}`."""
+
+    def __init__(self, store: Store, ingester: Ingester, catalogue: Catalogue) -> None:
+        self._store = store
+        self._ingester = ingester
+        self._catalogue = catalogue
+
+    async def __call__(self, steps: Steps, bundle: str, name: str) -> Result:
+        try:
+            made = await self._make(steps, bundle, name)
+        finally:
+            await steps.run("forget the upload", self._forget, steps, bundle)
+        return made
+
+    async def _make(self, steps: Steps, bundle: str, name: str) -> Result:
+        app = await self._read(steps, bundle)
+        if app.declared.app != name:
+            raise InvalidInput(f"{FILE} declares the app {app.declared.app!r}, not {name!r}: name the same.")
+        resolve(app, self._catalogue, {})  # an unknown model is said before the long work, not after it
+        snapshots: dict[str, str] = {}
+        problems: list[dict[str, str]] = []
+        for name, files in app.sources.items():
+            made = await self._ingester.ingest(steps, name, files)
+            snapshots[name] = made.digest
+            problems += [{"knowledge": name, **problem} for problem in made.problems]
+        return await steps.run("insert", self._insert, steps, bundle, snapshots, problems)
+
+    async def _read(self, steps: Steps, bundle: str) -> App:
+        async with self._store.within(steps.scope) as session:
+            row = await session.row("bundles.content", id=bundle)
+        if row is None:
+            raise NotFound("The uploaded app folder is gone: upload it again.")
+        app = read_app(unpack(row["content"]))
+        read_golden(app.golden, app.declared.evals.golden or "golden")
+        return app
+
+    async def _insert(
+        self, steps: Steps, bundle: str, snapshots: dict[str, str], problems: list[dict[str, str]]
+    ) -> dict[str, Any]:
+        app = await self._read(steps, bundle)
+        manifest = resolve(app, self._catalogue, snapshots)
+        identity = {"workspace": steps.scope.workspace, "app": manifest.app, "digest": digest(manifest)}
+        async with self._store.unscoped() as session:
+            await session.run("releases.lock", workspace=identity["workspace"], app=manifest.app)
+            known = await session.row("releases.by_digest", **identity)
+            row = known or await session.row(
+                "releases.insert",
+                **identity,
+                manifest=as_json(manifest),
+                facts=as_json(app.declared.facts),
+                golden=app.golden,
+            )
+        assert row is not None
+        return {
+            "app": manifest.app,
+            "number": row["number"],
+            "digest": identity["digest"],
+            "created": known is None,
+            "problems": problems,
+        }
+
+    async def _forget(self, steps: Steps, bundle: str) -> None:
+        async with self._store.within(steps.scope) as session:
+            await session.run("bundles.delete", id=bundle)
+
+
+def resolve(app: App, catalogue: Catalogue, snapshots: dict[str, str]) -> Manifest:
+    """The resolved manifest. Raises NotFound for a model that this server does not have."""
+    declared = app.declared
+    model = declared.model
+    sampling = model.parameters
+    return Manifest(
+        app=declared.app,
+        model=ModelUse(model.use, catalogue.digest(model.use)),
+        fallback=tuple(ModelUse(name, catalogue.digest(name)) for name in model.fallback),
+        parameters=Parameters(
+            temperature=sampling.temperature,
+            max_tokens=sampling.max_tokens,
+            top_p=sampling.top_p,
+            seed=sampling.seed,
+            stop=tuple(sampling.stop),
+        ),
+        prompt=app.prompt,
+        knowledge=tuple(
+            KnowledgeUse(part.name, snapshots.get(part.name, ""), part.top_k, part.mode, part.min_score)
+            for part in declared.knowledge
+        ),
+        otherwise=declared.grounding.otherwise,
+    )

@@ -1,0 +1,271 @@
+"""`app.yaml`: read, checked with file, line and key for every mistake, and resolved to a Manifest."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from proveout.domain import PromptTexts
+from proveout.errors import InvalidInput
+from proveout.serving.templates import check_template
+
+FILE = "app.yaml"
+Fact = str | int | float | bool | None
+
+DEFAULT_SYSTEM = "Answer the question from the text. Quote the exact words."
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Owners(_Part):
+    """Who answers for the app, and who runs it."""
+
+    accountable: str
+    operator: str | None = None
+
+
+class Sampling(_Part):
+    """Sampling parameters."""
+
+    temperature: float = Field(0.0, ge=0, le=2)
+    max_tokens: int = Field(256, ge=1, le=32_768)
+    top_p: float = Field(1.0, gt=0, le=1)
+    seed: int | None = None
+    stop: list[str] = Field(default_factory=list, max_length=8)
+
+
+class ModelPart(_Part):
+    """Which model answers, and which ones stand in for it, in this order."""
+
+    use: str = Field(min_length=1)
+    fallback: list[str] = Field(default_factory=list)
+    parameters: Sampling = Sampling()
+
+
+class PromptPart(_Part):
+    """The prompt's files, relative to app.yaml."""
+
+    system: str | None = None
+    answer: str | None = None
+
+
+class KnowledgePart(_Part):
+    """A folder of documents, relative to app.yaml, and how it is searched."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    source: str
+    top_k: int = Field(6, ge=1, le=50)
+    mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
+    min_score: float = Field(0.2, ge=0, le=1)
+    follow: Literal[False] = False
+
+
+class EvalsPart(_Part):
+    """The golden questions, relative to app.yaml."""
+
+    golden: str | None = None
+
+
+class GroundingPart(_Part):
+    """What is delivered when the sources do not support the model's words."""
+
+    otherwise: Literal["quote", "refuse", "flag"] = "quote"
+
+
+class AppFile(_Part):
+    """A generative-AI application, as its folder declares it."""
+
+    app: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+    purpose: str = Field(min_length=1)
+    owners: Owners
+    model: ModelPart
+    schema_version: Literal[1] = Field(1, alias="schema")
+    risk: dict[str, Fact] = Field(default_factory=dict)
+    prompt: PromptPart = PromptPart()
+    knowledge: list[KnowledgePart] = Field(default_factory=list)
+    targets: dict[str, Fact] = Field(default_factory=dict)
+    evals: EvalsPart = EvalsPart()
+    grounding: GroundingPart = GroundingPart()
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What is versioned and recorded but does not decide an answer."""
+        return self.model_dump(mode="json", include={"purpose", "owners", "risk", "targets"})
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake: where, and how to mend it."""
+
+    file: str
+    line: int
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+
+
+class Mistakes(InvalidInput):
+    """The app folder has mistakes; each line says where, and how to mend it."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(p) for p in problems))
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """An app folder that was read whole: what it declares, its prompts and its golden questions."""
+
+    declared: AppFile
+    prompt: PromptTexts
+    golden: str
+    sources: Mapping[str, Mapping[str, bytes]]  # knowledge name -> document id -> bytes
+
+
+def read_app(files: Mapping[str, bytes]) -> App:
+    """Reads an app folder given as relative paths and bytes. Raises Mistakes with all that is wrong."""
+    declared, lines = _declared(files)
+    problems: list[Problem] = []
+
+    def text_of(key: str, path: str | None, default: str) -> str:
+        if path is None:
+            return default
+        try:
+            return files[path.removeprefix("./")].decode()
+        except KeyError:
+            problems.append(_problem(lines, key, f"the file {path} does not exist beside {FILE}"))
+        except UnicodeDecodeError:
+            problems.append(_problem(lines, key, f"the file {path} is not UTF-8 text: save it as UTF-8"))
+        return ""
+
+    prompt = PromptTexts(
+        text_of("prompt.system", declared.prompt.system, DEFAULT_SYSTEM),
+        text_of("prompt.answer", declared.prompt.answer, _default_answer(bool(declared.knowledge))),
+    )
+    for key, text in (("prompt.system", prompt.system), ("prompt.answer", prompt.answer)):
+        try:
+            check_template(text)
+        except InvalidInput as error:
+            problems.append(_problem(lines, key, f"the template does not render: {error.message}"))
+    golden = text_of("evals.golden", declared.evals.golden, "")
+    names = [part.name for part in declared.knowledge]
+    sources: dict[str, Mapping[str, bytes]] = {}
+    for position, part in enumerate(declared.knowledge):
+        key = f"knowledge.{position}"
+        if names.count(part.name) > 1:
+            problems.append(_problem(lines, f"{key}.name", f"{part.name} is used twice: names are unique"))
+        prefix = part.source.removeprefix("./").rstrip("/") + "/"
+        found = {path.removeprefix(prefix): data for path, data in files.items() if path.startswith(prefix)}
+        if not found:
+            problems.append(
+                _problem(lines, f"{key}.source", f"the folder {part.source} holds no documents beside {FILE}")
+            )
+        sources[part.name] = found
+    if problems:
+        raise Mistakes(problems)
+    return App(declared, prompt, golden, sources)
+
+
+def _default_answer(knowledge: bool) -> str:
+    if not knowledge:
+        return "{{ question }}"
+    return "{% for passage in passages %}{{ passage.text }}\n\n{% endfor %}Question: {{ question }}"
+
+
+def _declared(files: Mapping[str, bytes]) -> tuple[AppFile, dict[str, int]]:
+    if FILE not in files:
+        raise Mistakes([Problem(FILE, 0, "", "the file does not exist: an app is a folder with an app.yaml")])
+    try:
+        node = yaml.compose(files[FILE].decode(), Loader=yaml.SafeLoader)
+        content: Any = yaml.safe_load(files[FILE])
+    except UnicodeDecodeError:
+        raise Mistakes([Problem(FILE, 0, "", "not UTF-8 text: save it as UTF-8")]) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        said = getattr(error, "problem", None) or "cannot be read"
+        message = f"not valid YAML: {said}; mind indentation and quotes"
+        raise Mistakes([Problem(FILE, mark.line + 1 if mark else 0, "", message)]) from error
+    if not isinstance(content, dict):
+        raise Mistakes([Problem(FILE, 1, "", "must be a mapping of keys, beginning with `app: NAME`")])
+    lines = dict(_lines(node, ""))
+    problems = list(_repeated(node, ""))
+    try:
+        declared = AppFile.model_validate(content)
+    except ValidationError as error:
+        problems += [_explain(lines, e, content) for e in error.errors()]
+        raise Mistakes(problems) from error
+    if problems:
+        raise Mistakes(problems)
+    return declared, lines
+
+
+def _explain(lines: Mapping[str, int], error: Any, content: object) -> Problem:
+    """One of pydantic's findings, in a sentence that says how to mend it."""
+    location = [str(part) for part in error["loc"]]
+    key, parent = ".".join(location), ".".join(location[:-1])
+    if error["type"] == "extra_forbidden":
+        known = _keys_at(AppFile, location[:-1])
+        close = difflib.get_close_matches(location[-1], known, n=1)
+        mend = f"did you mean {close[0]}?" if close else f"known keys are {', '.join(known)}"
+        return _problem(lines, key, f"this key is not known; {mend}")
+    if error["type"] == "missing":
+        return Problem(FILE, lines.get(parent, 1), key, "this key is required: add it")
+    given = error.get("input")
+    shown = f" (it is {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return _problem(lines, key, f"{error['msg'][0].lower()}{error['msg'][1:]}{shown}")
+
+
+def _keys_at(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is None:
+            continue  # an index into a list
+        nested = [
+            a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(a, type)
+        ]
+        model = next((a for a in nested if issubclass(a, BaseModel)), model)
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _problem(lines: Mapping[str, int], key: str, message: str) -> Problem:
+    parts = key.split(".")
+    line = next((lines[k] for n in range(len(parts), 0, -1) if (k := ".".join(parts[:n])) in lines), 0)
+    return Problem(FILE, line, key, message)
+
+
+def _lines(node: yaml.Node | None, path: str) -> Iterator[tuple[str, int]]:
+    """The line of every key, by its dotted path."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            below = f"{path}.{key.value}" if path else str(key.value)
+            yield below, key.start_mark.line + 1
+            yield from _lines(value, below)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield f"{path}.{index}", value.start_mark.line + 1
+            yield from _lines(value, f"{path}.{index}")
+
+
+def _repeated(node: yaml.Node | None, path: str) -> Iterator[Problem]:
+    """Keys that stand twice: YAML would silently keep the last."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            below = f"{path}.{key.value}" if path else str(key.value)
+            if below in seen:
+                yield Problem(FILE, key.start_mark.line + 1, below, "this key stands twice: remove one")
+            seen.add(below)
+            yield from _repeated(value, below)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _repeated(value, f"{path}.{index}")

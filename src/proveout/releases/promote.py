@@ -1,0 +1,25 @@
+"""Moves a release into a stage. `poc` is the one stage without a gate; the others demand evidence."""
+
+from __future__ import annotations
+
+from proveout.domain import Release, StageName
+from proveout.errors import Conflict
+from proveout.store.pool import Store
+
+UNGATED: StageName = "poc"
+
+
+async def promote(store: Store, release: Release, stage: StageName) -> None:
+    """Makes `release` the stable one of `stage`. Raises Conflict where the gate is closed."""
+    if stage != UNGATED:
+        raise Conflict(
+            f"{release.label} has no evidence for {stage}: this server opens only {UNGATED}, the stage without a gate."
+        )
+    async with store.unscoped() as session:
+        await session.run(
+            "routes.set_stable",
+            workspace=release.workspace,
+            app=release.app,
+            stage=stage,
+            number=release.number,
+        )

@@ -1,0 +1,42 @@
+"""Stage: the model writes. A fallback takes over only before the first text."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from proveout.domain import Event, Finish, Text, Usage
+from proveout.errors import Unavailable, UpstreamFailed
+from proveout.serving.call import Call, Rooms
+
+
+async def generate(call: Call, rooms: Rooms) -> AsyncIterator[Event]:
+    """The model's events; for a question that the sources do not answer, an end without a call."""
+    if not call.answerable:
+        yield Finish("stop", Usage())
+        return
+    last = len(call.models) - 1
+    for position, (use, prompt) in enumerate(zip(call.models, call.prompts, strict=True)):
+        model, _ = rooms.catalogue.resolve(use.name)
+        begun = False
+        try:
+            async with aclosing(model.generate(prompt)) as events:
+                async for event in events:
+                    if isinstance(event, Text):
+                        begun = True
+                        _count(call, event)
+                    else:
+                        call.progress.usage = event.usage
+                    yield event
+            return
+        except (UpstreamFailed, Unavailable):
+            if begun or position == last:
+                raise
+
+
+def _count(call: Call, event: Text) -> None:
+    """Keeps what was produced so far, so that a call that is cut short is still accounted for."""
+    progress = call.progress
+    if progress.first_token_ms is None:
+        progress.first_token_ms = progress.elapsed_ms
+    progress.usage = Usage(progress.usage.prompt_tokens, progress.usage.completion_tokens + 1)

@@ -1,0 +1,58 @@
+"""Stages: the intent before the model is called, the completion before the last byte leaves."""
+
+from __future__ import annotations
+
+from proveout.domain import Outcome
+from proveout.ledger.journal import Completion, Intent, now
+from proveout.serving.call import Answer, Call, Rooms
+
+
+async def record_intent(call: Call, rooms: Rooms) -> Call:
+    """Returns when the intent is durable. Raises Unavailable when it cannot be."""
+    release = call.release
+    await rooms.journal.write(
+        Intent(
+            request=call.request,
+            workspace=call.principal.key.workspace,
+            key=call.principal.key.id,
+            purpose=call.purpose,
+            model=call.models[0].name,
+            parameters=call.parameters,
+            streamed=call.streamed,
+            begun=now(),
+            app=release.app if release else None,
+            release=release.number if release else None,
+            release_digest=release.digest if release else None,
+            stage=call.stage,
+        )
+    )
+    return call
+
+
+async def record_completion(
+    call: Call, rooms: Rooms, outcome: Outcome, reason: str = "", answer: Answer | None = None
+) -> None:
+    """Returns when the completion is durable, once per call."""
+    progress = call.progress
+    if progress.recorded:
+        return
+    progress.recorded = True
+    price = rooms.catalogue.price(call.models[0].name)
+    usage = answer.usage if answer else progress.usage
+    await rooms.journal.write(
+        Completion(
+            request=call.request,
+            workspace=call.principal.key.workspace,
+            outcome=outcome,
+            reason=reason[:500],
+            usage=usage,
+            total_ms=progress.elapsed_ms,
+            ended=now(),
+            grounded=answer.grounded if answer else None,
+            quoted=answer.quoted if answer else False,
+            first_token_ms=progress.first_token_ms,
+            first_sentence_ms=progress.first_sentence_ms,
+            cost_usd=price.cost(usage) if price else None,
+            documents=tuple(dict.fromkeys(p.document for p in call.passages)),
+        )
+    )

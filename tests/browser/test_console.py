@@ -1,0 +1,258 @@
+"""A person's way through the console, in a real browser against a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from playwright.sync_api import APIRequestContext, Browser, Page, Playwright, expect, sync_playwright
+
+from proveout.edge.console.pages import CONTENT_SECURITY_POLICY
+
+QUESTION = "How many days of annual leave do full-time employees in Leeds get?"
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+QUIET = [
+    "--headless",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+ANSWERED = 20_000  # milliseconds
+PAGE = {"accept": "text/html"}
+
+
+class Server(Protocol):
+    """The running server of `tests/conftest.py`."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def owner_key(self) -> str: ...
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        reason = "no chromium on PATH: `apt-get install chromium`"
+        print(reason)
+        pytest.skip(reason)
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    browser = playwright.chromium.launch(executable_path=chromium, args=QUIET + sandbox)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def http(playwright: Playwright, server: Server) -> Iterator[APIRequestContext]:
+    """A client without a browser around it; it keeps cookies."""
+    context = playwright.request.new_context(base_url=server.url)
+    yield context
+    context.dispose()
+
+
+def login_link(http: APIRequestContext, server: Server) -> str:
+    made = http.post("/api/v1/logins", headers={"authorization": f"Bearer {server.owner_key}"})
+    assert made.status == 201, made.text()
+    return f"{server.url}/login?code={made.json()['code']}"
+
+
+def open_console(browser: Browser, link: str, width: int = 1440, scheme: str = "light") -> tuple[Page, list[str]]:
+    """The ask page, logged in, and the list that its errors will go to."""
+    height = 900 if width > 600 else 740
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme="dark" if scheme == "dark" else "light"
+    )
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("console", lambda said: errors.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(link)
+    return page, errors
+
+
+def assert_fits(page: Page) -> None:
+    """Nothing makes the page scroll sideways."""
+    wide, window = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert wide <= window, f"the page is {wide} px wide in a window of {window} px"
+
+
+# -- asking ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (360, "dark")])
+def test_a_person_asks_and_reads_the_source(
+    browser: Browser, http: APIRequestContext, server: Server, width: int, scheme: str
+) -> None:
+    page, errors = open_console(browser, login_link(http, server), width, scheme)
+    expect(page).to_have_url(f"{server.url}/")
+    assert_fits(page)
+    page.screenshot(path=SCREENSHOTS / f"ask-{width}.png")
+    page.get_by_label("App", exact=True).select_option("helpdesk")
+    expect(page.locator("#answers")).to_have_text(re.compile(r"^helpdesk@\d+ · poc$"))
+    question = page.get_by_label("Question", exact=True)
+    question.fill(QUESTION)
+    question.press("Enter")
+
+    marker = page.locator(".answer .marker:enabled").first
+    marker.wait_for(timeout=ANSWERED)
+    expect(page.locator(".answer")).to_contain_text("25 days")
+    print_ = page.locator(".print")
+    expect(print_).to_contain_text(re.compile(r"Release\s*helpdesk@\d+"))
+    expect(print_).to_contain_text("Groundedyes")
+    expect(print_).to_contain_text(re.compile(r"Request\s*\S{8}"))
+    source = page.locator(".source").first
+    expect(source).to_contain_text("Annual leave in Leeds")
+    expect(source.locator("blockquote")).to_contain_text("25 days")
+    assert_fits(page)
+    page.screenshot(path=SCREENSHOTS / f"answer-{width}.png")
+
+    marker.focus()
+    marker.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("mark").first).to_be_visible()
+    marked = " ".join(" ".join(dialog.locator("mark").all_inner_texts()).split())
+    quote = " ".join(source.locator("blockquote").inner_text().split())
+    assert marked in quote or quote in marked
+    assert "25 days" in marked
+    expect(dialog.locator("#passage-text")).to_contain_text("one twelfth")  # the passage goes on after the quote
+    assert_fits(page)
+    page.screenshot(path=SCREENSHOTS / f"passage-{width}.png")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(marker).to_be_focused()
+    assert errors == []
+    page.context.close()
+
+
+def chunks(*events: Mapping[str, object]) -> str:
+    return "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+
+
+BEGUN = {"choices": [{"index": 0, "delta": {"content": "Full-time employees get [1] 25"}, "finish_reason": None}]}
+FAILED = {"error": {"message": "The model went away.", "type": "upstream_error", "param": None, "code": "truncated"}}
+
+
+@pytest.mark.parametrize(
+    ("stream", "message"),
+    [
+        (chunks(BEGUN, FAILED), "The model went away."),
+        (chunks(BEGUN), "The connection closed before the answer was whole."),
+    ],
+    ids=["error event", "no [DONE]"],
+)
+def test_a_broken_stream_never_looks_whole(
+    browser: Browser, http: APIRequestContext, server: Server, stream: str, message: str
+) -> None:
+    page, errors = open_console(browser, login_link(http, server))
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(content_type="text/event-stream", body=stream))
+    page.get_by_label("Question", exact=True).fill(QUESTION)
+    page.get_by_role("button", name="Ask").click()
+    problem = page.locator(".turn").get_by_role("alert")
+    expect(problem).to_contain_text("The answer broke off.")
+    expect(problem).to_contain_text(message)
+    expect(page.locator(".answer")).to_have_text("Full-time employees get [1] 25")
+    expect(page.locator(".answer button")).to_have_count(0)
+    expect(page.locator(".print")).not_to_contain_text("Grounded")
+    assert errors == []
+    page.context.close()
+
+
+def test_stop_ends_the_answer(browser: Browser, http: APIRequestContext, server: Server) -> None:
+    page, errors = open_console(browser, login_link(http, server))
+    page.route("**/v1/chat/completions", lambda route: None)  # never answered
+    page.get_by_label("Question", exact=True).fill(QUESTION)
+    page.get_by_role("button", name="Ask").click()
+    stop = page.get_by_role("button", name="Stop")
+    expect(stop).to_be_focused()
+    stop.press("Enter")
+    expect(page.locator(".turn").get_by_role("alert")).to_contain_text("Stopped.")
+    expect(page.get_by_role("button", name="Ask")).to_be_focused()
+    assert errors == []
+    page.context.close()
+
+
+def test_a_refusal_is_shown_in_the_servers_words(browser: Browser, http: APIRequestContext, server: Server) -> None:
+    page, _ = open_console(browser, login_link(http, server))
+    page.context.clear_cookies()
+    page.get_by_label("Question", exact=True).fill(QUESTION)
+    page.get_by_role("button", name="Ask").click()
+    problem = page.locator(".turn").get_by_role("alert")
+    expect(problem).to_contain_text("There is no answer. No valid API key was given")
+    page.context.close()
+
+
+# -- coming and going -----------------------------------------------------------------------------
+
+
+def test_a_login_link_works_once_and_logging_out_ends_the_session(
+    browser: Browser, http: APIRequestContext, server: Server
+) -> None:
+    link = login_link(http, server)
+    page, errors = open_console(browser, link)
+    (cookie,) = page.context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/")
+    again = http.get(link)
+    assert again.status == 401
+    assert "used already" in again.text()
+    assert "proveout login" in again.text()
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_role("heading", name="Log in to the console")).to_be_visible()
+    assert page.context.cookies() == []
+    assert errors == []
+    page.context.close()
+
+
+def test_a_link_on_another_site_finds_the_session(browser: Browser, http: APIRequestContext, server: Server) -> None:
+    page, errors = open_console(browser, "about:blank")
+    elsewhere = f'<a href="{login_link(http, server)}">log in</a> <link rel="icon" href="data:,">'
+    page.route("http://elsewhere.test/", lambda route: route.fulfill(content_type="text/html", body=elsewhere))
+    page.goto("http://elsewhere.test/")
+    page.get_by_role("link").click()
+    expect(page.get_by_label("Question", exact=True)).to_be_visible()
+    assert errors == []
+    page.context.close()
+
+
+def test_the_door_tells_browsers_and_programs_apart(http: APIRequestContext) -> None:
+    about = http.get("/", headers={"accept": "application/json"})
+    assert about.status == 200
+    assert about.json() == {"name": "proveout", "version": about.json()["version"], "api": "/openapi.json"}
+    page = http.get("/", headers=PAGE)
+    assert page.status == 200
+    assert "proveout login" in page.text()
+    assert page.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+    assert "unsafe" not in CONTENT_SECURITY_POLICY
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert page.headers["referrer-policy"] == "no-referrer"
+    assert "<style" not in page.text()
+    assert " style=" not in page.text()
+    assert http.post("/logout").status == 401
+    left = http.post("/logout", headers={"x-proveout-console": "1"})
+    assert left.status == 204
+    assert "proveout_session=" in left.headers["set-cookie"]
+    assert "Max-Age=0" in left.headers["set-cookie"]
+
+
+def test_a_key_opens_the_page_too(http: APIRequestContext, server: Server) -> None:
+    page = http.get("/", headers=PAGE | {"authorization": f"Bearer {server.owner_key}"})
+    assert page.status == 200
+    assert 'data-answers="helpdesk@' in page.text()
+    forged = http.get("/", headers=PAGE | {"cookie": "proveout_session=key_1.9999999999.00"})
+    assert "Your session is over" in forged.text()

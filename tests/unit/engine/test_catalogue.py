@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import pytest
+
+from proveout.domain import Price
+from proveout.engine.catalogue import Catalogue, Provider
+from proveout.engine.echo import Echo
+from proveout.engine.remote import Remote
+from proveout.errors import NotFound
+
+ACME = Provider(
+    "acme",
+    "https://acme.example/v1",
+    "secret-key",
+    prices={"org/large": Price(1, 2)},
+    versions={"org/large": "2026-01", "small": "7"},
+)
+DIGESTS = {"smollm2-135m-instruct": "sha256:aa", "all-minilm-l6-v2": "sha256:bb"}
+
+
+def catalogue(*providers: Provider) -> Catalogue:
+    return Catalogue(providers, Path("/nowhere/engine.sock"), DIGESTS)
+
+
+def test_names_resolve_to_a_model_and_its_upstream_name() -> None:
+    models = catalogue(ACME)
+    assert isinstance(models.resolve("echo")[0], Echo)
+    for name, upstream in {
+        "local/smollm2-135m-instruct": "smollm2-135m-instruct",
+        "acme/org/large": "org/large",
+        "acme/not-declared": "not-declared",
+    }.items():
+        model, found = models.resolve(name)
+        assert isinstance(model, Remote)
+        assert found == upstream
+    assert models.resolve("acme/small")[0] is models.resolve("acme/org/large")[0]
+
+
+@pytest.mark.parametrize("name", ["", "gpt", "acme", "acme/", "local/", "local/all-minilm-l6-v2", "ecma/x", "echo/x"])
+def test_unknown_names_are_not_found(name: str) -> None:
+    for ask in (catalogue(ACME).resolve, catalogue(ACME).digest, catalogue(ACME).price):
+        if not (ask.__name__ == "digest" and name.startswith("local/all")):
+            with pytest.raises(NotFound, match="acme/org/large"):
+                ask(name)
+
+
+def test_digests_tell_models_and_versions_apart_and_nothing_else() -> None:
+    models = catalogue(ACME)
+    assert models.digest("local/smollm2-135m-instruct") == "sha256:aa"
+    assert models.digest("local/all-minilm-l6-v2") == "sha256:bb"
+    moved = catalogue(Provider("acme", "http://10.0.0.1/v1", "other", versions=ACME.versions))
+    assert models.digest("acme/org/large") == moved.digest("acme/org/large")
+    newer = catalogue(Provider("acme", ACME.base_url, versions={"org/large": "2026-02"}))
+    names = ["echo", "acme/org/large", "acme/small", "acme/other"]
+    digests = [*map(models.digest, names), newer.digest("acme/org/large")]
+    assert len(set(digests)) == 5
+    assert all(d.startswith("sha256:") and len(d) == 71 for d in digests)
+
+
+def test_prices_are_by_model_and_ours_are_free() -> None:
+    models = catalogue(ACME)
+    assert models.price("acme/org/large") == Price(1, 2)
+    assert models.price("acme/small") is None
+    flat = catalogue(Provider("acme", ACME.base_url, price=Price(3, 4), prices=ACME.prices))
+    assert flat.price("acme/small") == Price(3, 4) and flat.price("acme/org/large") == Price(1, 2)
+    assert models.price("echo") == models.price("local/smollm2-135m-instruct") == Price(0, 0)
+
+
+def test_names_are_the_declared_ones() -> None:
+    assert catalogue(ACME).names() == ["local/smollm2-135m-instruct", "echo", "acme/org/large", "acme/small"]
+
+
+def test_a_provider_cannot_take_our_names_or_show_its_key() -> None:
+    for name in ("local", "echo", "a/b", ""):
+        with pytest.raises(ValueError, match="cannot be called"):
+            Provider(name, "http://x/v1")
+    assert "secret" not in repr(ACME)

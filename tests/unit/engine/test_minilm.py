@@ -1,0 +1,70 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proveout.engine import minilm, weights
+from proveout.engine.minilm import BATCH_TEXTS, BATCH_TOKENS, Encoder, batches
+from proveout.errors import StartRefused
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    return Encoder(weights.embedder().folder, tmp_path_factory.mktemp("cache"))
+
+
+def test_the_numbers_are_those_of_sentence_transformers(encoder: Encoder) -> None:
+    reference = json.loads(Path(__file__).with_name("minilm_reference.json").read_text())
+    expected = np.array(reference["vectors"], np.float32)
+    found = encoder.encode(reference["texts"])
+    assert found.dtype == np.float32 and found.shape == expected.shape == (8, 384)
+    assert (found * expected).sum(1).min() > 0.999
+    assert np.abs(np.linalg.norm(found, axis=1) - 1).max() < 1e-3
+
+
+def test_a_text_has_the_same_vector_alone_and_among_others(encoder: Encoder) -> None:
+    texts = [f"{'word ' * (n % 40)} number {n}" for n in range(50)]
+    together = encoder.encode(texts)
+    alone = np.concatenate([encoder.encode([t]) for t in texts[:5]])
+    assert (together[:5] * alone).sum(1).min() > 0.999
+
+
+def test_no_texts_are_no_vectors(encoder: Encoder) -> None:
+    assert encoder.encode([]).shape == (0, 384)
+
+
+def test_a_long_text_is_cut_at_256_tokens(encoder: Encoder) -> None:
+    assert [len(t) for t in encoder.tokens(["word " * 1000, "word"])] == [256, 3]
+
+
+def test_missing_weights_name_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(StartRefused, match="make setup"):
+        Encoder(tmp_path)
+
+
+def test_safetensors_are_read_by_their_header(tmp_path: Path) -> None:
+    values = np.arange(6, dtype="<f4")
+    header = json.dumps(
+        {
+            "__metadata__": {"format": "pt"},
+            "ids": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]},
+            "w": {"dtype": "F32", "shape": [2, 3], "data_offsets": [8, 32]},
+        }
+    ).encode()
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 8 + values.tobytes())
+    tensors = minilm.read_safetensors(path)
+    assert list(tensors) == ["w"]
+    assert tensors["w"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@given(st.lists(st.integers(2, 256)))
+def test_batches_hold_every_text_once_and_stay_small(lengths: list[int]) -> None:
+    groups = list(batches(lengths))
+    assert sorted(n for g in groups for n in g) == list(range(len(lengths)))
+    for group in groups:
+        assert len(group) <= BATCH_TEXTS
+        assert len(group) == 1 or len(group) * max(lengths[n] for n in group) <= BATCH_TOKENS

@@ -1,0 +1,305 @@
+"""The three processes as they run, with the real weights, on temporary sockets."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import pytest
+
+from proveout.domain import Event, Finish, Message, Parameters, Prompt, Text
+from proveout.engine import weights
+from proveout.engine.minilm import Encoder
+from proveout.engine.remote import Remote
+from proveout.errors import InvalidInput, Truncated, Unavailable
+
+
+class Engine:
+    """A small supervisor: it keeps the listening sockets, so that processes can come and go."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.socket = folder / "engine.sock"
+        paths = {name: folder / f"{name}.sock" for name in ("generator", "embedder", "engine")}
+        self._listeners = {name: self._listen(path) for name, path in paths.items()}
+        self._arguments: dict[str, list[object]] = {
+            "generator": ["--weights", weights.generator().files[0], "--cache", cache],
+            "embedder": ["--weights", weights.embedder().folder, "--cache", cache],
+            "engine": ["--generator", paths["generator"], "--embedder", paths["embedder"]],
+        }
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        for name in paths:
+            self.start(name)
+
+    def start(self, name: str) -> None:
+        number = self._listeners[name].fileno()
+        command = [sys.executable, "-m", f"proveout.edge.processes.{name}", "--socket-fd", str(number)]
+        command += map(str, self._arguments[name])
+        self.processes[name] = subprocess.Popen(command, pass_fds=[number])
+
+    def kill(self, name: str) -> None:
+        self.processes[name].send_signal(signal.SIGKILL)
+        self.processes[name].wait()
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            process.wait(10)
+        for listener in self._listeners.values():
+            listener.close()
+
+    @staticmethod
+    def _listen(path: Path) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen(128)
+        return listener
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Engine]:
+    assert pytestconfig.cache is not None
+    started = Engine(tmp_path_factory.mktemp("engine"), pytestconfig.cache.mkdir("models"))
+    try:
+        asyncio.run(ready(started))
+        yield started
+    finally:
+        started.stop()
+
+
+@asynccontextmanager
+async def session(engine: Engine) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession("http://engine", connector=aiohttp.UnixConnector(str(engine.socket))) as http:
+        yield http
+
+
+async def state(engine: Engine) -> tuple[int, dict[str, bool]]:
+    async with session(engine) as http, http.get("/readyz") as response:
+        return response.status, await response.json()
+
+
+async def ready(engine: Engine) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            if (await state(engine))[0] == 200:
+                return
+        except aiohttp.ClientError:
+            pass
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"not ready: {engine.processes}")
+
+
+@asynccontextmanager
+async def local(engine: Engine) -> AsyncIterator[Remote]:
+    remote = Remote("http://engine/v1", socket_path=engine.socket)
+    try:
+        yield remote
+    finally:
+        await remote.close()
+
+
+def prompt(text: str, max_tokens: int = 40, stop: tuple[str, ...] = (), temperature: float = 0.0) -> Prompt:
+    parameters = Parameters(temperature, max_tokens, stop=stop, seed=5 if temperature else None)
+    return Prompt(weights.GENERATOR, (Message("user", text),), parameters)
+
+
+LONG = prompt("Write a very long story about a ship and its crew.", 2000)
+
+
+async def answer(remote: Remote, asked: Prompt) -> tuple[str, Finish]:
+    events: list[Event] = [event async for event in remote.generate(asked)]
+    assert isinstance(events[-1], Finish)
+    return "".join(e.text for e in events[:-1] if isinstance(e, Text)), events[-1]
+
+
+def test_an_answer_streams_and_two_run_at_once(engine: Engine) -> None:
+    async def scenario() -> None:
+        async with local(engine) as remote:
+            text, finish = await answer(remote, prompt("What is the capital of France?"))
+            assert "Paris" in text
+            assert finish.reason == "stop" and finish.usage.prompt_tokens > 10
+            assert 0 < finish.usage.completion_tokens < 40
+
+            async with aclosing(remote.generate(LONG)) as story:
+                assert isinstance(await anext(story), Text)
+                # The story is far from its end: this answer overtakes it.
+                assert "Paris" in (await answer(remote, prompt("What is the capital of France?")))[0]
+                assert isinstance(await anext(story), Text)
+
+    asyncio.run(scenario())
+
+
+def test_parameters_are_honoured(engine: Engine) -> None:
+    async def scenario() -> None:
+        async with local(engine) as remote:
+            _, short = await answer(remote, prompt("Tell me a story.", max_tokens=5))
+            assert short.reason == "length" and short.usage.completion_tokens == 5
+            text, stopped = await answer(remote, prompt("What is the capital of France?", stop=("Paris",)))
+            assert text.strip() and "Pari" not in text and stopped.reason == "stop"
+            drawn = [(await answer(remote, prompt("Tell me a story.", 16, temperature=1.0)))[0] for _ in "12"]
+            assert drawn[0] == drawn[1] != (await answer(remote, prompt("Tell me a story.", 16)))[0]
+            for text in ("word " * 9000, "\N{GOTHIC LETTER AHSA}" * 4000):  # the letter is several tokens
+                with pytest.raises(InvalidInput, match="8192"):
+                    await answer(remote, prompt(text))
+
+    asyncio.run(scenario())
+
+
+def test_a_message_cannot_end_its_own_turn(engine: Engine) -> None:
+    async def scenario() -> None:
+        async with local(engine) as remote:
+            plain = (await answer(remote, prompt("a im_end b", 1)))[1].usage.prompt_tokens
+            _, finish = await answer(remote, prompt("a <|im_end|> b", 1))
+            assert finish.usage.prompt_tokens > plain  # control tokens would be one token each
+
+    asyncio.run(scenario())
+
+
+def test_leaving_frees_the_generator(engine: Engine) -> None:
+    async def scenario() -> float:
+        async with local(engine) as remote:
+            stories = [remote.generate(LONG) for _ in range(16)]
+            await asyncio.gather(*map(anext, stories))
+            for story in stories:
+                await story.aclose()
+            start = time.monotonic()
+            await answer(remote, prompt("Hello", 4))
+            return time.monotonic() - start
+
+    # 16 stories of 2,000 tokens would take a minute; the seventeenth answer would wait for one to end.
+    assert asyncio.run(scenario()) < 3
+
+
+def test_leaving_before_the_answer_frees_the_generator_too(engine: Engine) -> None:
+    async def scenario() -> float:
+        body = {
+            "model": weights.GENERATOR,
+            "max_tokens": 2000,
+            "messages": [{"role": "user", "content": "A story"}],
+        }
+        async with session(engine) as http, local(engine) as remote:
+            asks = [asyncio.create_task(http.post("/v1/chat/completions", json=body)) for _ in range(16)]
+            await asyncio.sleep(0.5)
+            for ask in asks:
+                ask.cancel()
+            await asyncio.gather(*asks, return_exceptions=True)
+            start = time.monotonic()
+            await answer(remote, prompt("Hello", 4))
+            return time.monotonic() - start
+
+    assert asyncio.run(scenario()) < 3
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back(engine: Engine) -> None:
+    async def scenario() -> None:
+        async with local(engine) as remote:
+            asks = [asyncio.create_task(answer(remote, LONG)) for _ in range(16 + 64 + 1)]
+            done, _ = await asyncio.wait(asks, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+            for ask in asks:
+                ask.cancel()
+            ended = await asyncio.gather(*asks, return_exceptions=True)
+            refused = [e for e in ended if isinstance(e, Unavailable)]
+            assert len(done) == len(refused) == 1
+            assert refused[0].retry_after == 2 and "64" in refused[0].message
+            await answer(remote, prompt("Hello", 1))
+
+    asyncio.run(scenario())
+
+
+def test_embeddings_are_the_encoders(engine: Engine) -> None:
+    texts = [f"{'word ' * (n * 7 % 50)} number {n}" for n in range(40)]
+
+    async def scenario() -> None:
+        async with local(engine) as remote:
+            many, one = await asyncio.gather(remote.embed(texts), remote.embed(texts[3:4]))
+        expected = Encoder(weights.embedder().folder).encode(texts)
+        assert (many * expected).sum(1).min() > 0.999
+        assert float(np.dot(one[0], expected[3])) > 0.999
+
+    asyncio.run(scenario())
+
+
+def test_a_query_overtakes_a_long_batch_and_leaving_drops_the_batch(engine: Engine) -> None:
+    async def scenario() -> None:
+        async with local(engine) as remote:
+            for _ in range(2):
+                batch = asyncio.create_task(remote.embed([f"{n} " + "word " * 200 for n in range(200)]))
+                await asyncio.sleep(0.2)
+                await remote.embed(["a query"])
+                assert not batch.done()
+                batch.cancel()
+                await asyncio.wait((batch,))
+            start = time.monotonic()
+            await remote.embed(["one", "two"])
+            assert time.monotonic() - start < 1  # behind the two batches it would take 5 s
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/v1/chat/completions", {"model": "other", "messages": [{"role": "user", "content": "x"}]}, 404),
+        ("/v1/chat/completions", {"model": weights.GENERATOR, "messages": []}, 400),
+        ("/v1/embeddings", {"model": weights.EMBEDDER, "input": []}, 400),
+    ],
+)
+def test_errors_have_openais_shape(engine: Engine, path: str, body: dict[str, object], status: int) -> None:
+    async def scenario() -> None:
+        async with session(engine) as http, http.post(path, json=body) as response:
+            assert response.status == status
+            error = (await response.json())["error"]
+            assert error["message"] and error["type"] == "invalid_request_error"
+
+    asyncio.run(scenario())
+
+
+def test_content_may_come_in_parts_and_unstreamed(engine: Engine) -> None:
+    async def scenario() -> None:
+        parts = [{"type": "text", "text": "What is the capital "}, {"type": "text", "text": "of France?"}]
+        body = {
+            "model": weights.GENERATOR,
+            "temperature": 0,
+            "messages": [{"role": "user", "content": parts}],
+        }
+        async with session(engine) as http, http.post("/v1/chat/completions", json=body) as response:
+            answered = await response.json()
+        assert "Paris" in answered["choices"][0]["message"]["content"]
+        assert answered["usage"]["total_tokens"] > 20
+
+    asyncio.run(scenario())
+
+
+def test_a_killed_generator_breaks_its_answers_and_comes_back(engine: Engine) -> None:
+    async def scenario() -> None:
+        async with local(engine) as remote:
+            story = remote.generate(LONG)
+            assert isinstance(await anext(story), Text)
+            os.kill(engine.processes["generator"].pid, signal.SIGKILL)
+            with pytest.raises(Truncated):
+                async for event in story:
+                    assert not isinstance(event, Finish)
+            away, unready = await asyncio.gather(
+                answer(remote, prompt("Hello")), remote.check(), return_exceptions=True
+            )
+            assert isinstance(away, Unavailable) and away.retry_after == 2
+            assert isinstance(unready, Unavailable) and "generator" in unready.message
+            assert "embedder" not in unready.message
+            assert (await remote.embed(["still here"])).shape == (1, 384)
+
+            engine.kill("generator")
+            engine.start("generator")
+            await ready(engine)
+            await remote.check()
+            assert "Paris" in (await answer(remote, prompt("What is the capital of France?")))[0]
+
+    asyncio.run(scenario())
