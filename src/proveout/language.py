@@ -14,21 +14,166 @@ import snowballstemmer
 
 _WORD = re.compile(r"\d+(?:[.,:]\d+)*[^\W_]*|[^\W\d_][^\W_]*(?:['’][^\W\d_]+)?")
 _STOP = frozenset(
-    """a about above after again against all also am an and any are aren't as at be because been before being
-    below between both but by can can't cannot could couldn't did didn't do does doesn't doing don't down during
-    each few for from further had hadn't has hasn't have haven't having he her here hers herself him himself his
-    how i i'm i've if in into is isn't it it's its itself just let's may me might more most must my myself of off
-    on once only or other our ours ourselves out over own per please shall she should so some such than that
-    that's the their theirs them themselves then there these they this those through to too under until up us
-    very was wasn't we were weren't what what's when where which while who whom whose why will with won't would
-    you you're your yours yourself yourselves""".split()
+    [
+        "a",
+        "about",
+        "above",
+        "after",
+        "again",
+        "against",
+        "all",
+        "also",
+        "am",
+        "an",
+        "and",
+        "any",
+        "are",
+        "aren't",
+        "as",
+        "at",
+        "be",
+        "because",
+        "been",
+        "before",
+        "being",
+        "below",
+        "between",
+        "both",
+        "but",
+        "by",
+        "can",
+        "can't",
+        "cannot",
+        "could",
+        "couldn't",
+        "did",
+        "didn't",
+        "do",
+        "does",
+        "doesn't",
+        "doing",
+        "don't",
+        "down",
+        "during",
+        "each",
+        "few",
+        "for",
+        "from",
+        "further",
+        "had",
+        "hadn't",
+        "has",
+        "hasn't",
+        "have",
+        "haven't",
+        "having",
+        "he",
+        "her",
+        "here",
+        "hers",
+        "herself",
+        "him",
+        "himself",
+        "his",
+        "how",
+        "i",
+        "i'm",
+        "i've",
+        "if",
+        "in",
+        "into",
+        "is",
+        "isn't",
+        "it",
+        "it's",
+        "its",
+        "itself",
+        "just",
+        "let's",
+        "may",
+        "me",
+        "might",
+        "more",
+        "most",
+        "must",
+        "my",
+        "myself",
+        "of",
+        "off",
+        "on",
+        "once",
+        "only",
+        "or",
+        "other",
+        "our",
+        "ours",
+        "ourselves",
+        "out",
+        "over",
+        "own",
+        "per",
+        "please",
+        "shall",
+        "she",
+        "should",
+        "so",
+        "some",
+        "such",
+        "than",
+        "that",
+        "that's",
+        "the",
+        "their",
+        "theirs",
+        "them",
+        "themselves",
+        "then",
+        "there",
+        "these",
+        "they",
+        "this",
+        "those",
+        "through",
+        "to",
+        "too",
+        "under",
+        "until",
+        "up",
+        "us",
+        "very",
+        "was",
+        "wasn't",
+        "we",
+        "were",
+        "weren't",
+        "what",
+        "what's",
+        "when",
+        "where",
+        "which",
+        "while",
+        "who",
+        "whom",
+        "whose",
+        "why",
+        "will",
+        "with",
+        "won't",
+        "would",
+        "you",
+        "you're",
+        "your",
+        "yours",
+        "yourself",
+        "yourselves",
+    ]
 )
 
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
-)
+_UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 _SPELLED = {w: n for n, w in enumerate((_UNITS + " seventeen eighteen nineteen").split())}
-_TENS = {w: 10 * n for n, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
+_TENS = {
+    w: 10 * n for n, w in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2)
+}
 _CURRENCIES = {
     "$": "usd", "usd": "usd", "dollar": "usd", "dollars": "usd",
     "€": "eur", "eur": "eur", "euro": "eur", "euros": "eur",
@@ -74,9 +219,7 @@ def numbers(text: str) -> set[str]:
     for match in _NUMBER.finditer(text):
         value = _plain(match["value"])
         if match["kilo"]:
-            value = (
-                _plain(f"{float(value) * 1000:.2f}") if value.count(".") <= 1 and ":" not in value else value
-            )
+            value = _plain(f"{float(value) * 1000:.2f}") if value.count(".") <= 1 and ":" not in value else value
         found.add(value)
         after = (match["after"] or "").strip().lower()
         if after == "%" or after.startswith(("percent", "per cent")) or after == "per cent":
@@ -95,7 +238,7 @@ def _digits(match: re.Match[str]) -> str:
 
 
 def _plain(number: str) -> str:
-    """`1,250.50` -> `1250.5`, `007` -> `7`; anything that is not one decimal number stays but for its commas."""
+    """`1,250.50` -> `1250.5`, `007` -> `7`; what is not one decimal number only loses its commas."""
     number = re.sub(r",(?=\d{3}(?!\d))", "", number)
     if re.fullmatch(r"\d+\.\d+", number):
         number = number.rstrip("0").rstrip(".")
@@ -119,10 +262,58 @@ _CUT = re.compile(r"[.!?…]+[\"'”’)\]*_]*[ \t]+|[ \t]*\n\s*")
 _MARKER = re.compile(r"[-*+•‣◦▪–][ \t]|\d{1,2}[.)][ \t]|[a-z]\)[ \t]|#{1,4}|\|")
 _OPENER = re.compile(r"[\"'“‘(\[*_]*[^\W_a-z]|[-*•]\s")
 _NEVER_LAST = frozenset(
-    "mr mrs ms dr prof st vs e.g i.e cf fig sec approx incl excl max min tel ext dept hr hrs est gen rev".split()
+    [
+        "mr",
+        "mrs",
+        "ms",
+        "dr",
+        "prof",
+        "st",
+        "vs",
+        "e.g",
+        "i.e",
+        "cf",
+        "fig",
+        "sec",
+        "approx",
+        "incl",
+        "excl",
+        "max",
+        "min",
+        "tel",
+        "ext",
+        "dept",
+        "hr",
+        "hrs",
+        "est",
+        "gen",
+        "rev",
+    ]
 )
 _BEFORE_NUMBER = frozenset(
-    "no nos art p pp vol ch para eq jan feb mar apr jun jul aug sep sept oct nov dec".split()
+    [
+        "no",
+        "nos",
+        "art",
+        "p",
+        "pp",
+        "vol",
+        "ch",
+        "para",
+        "eq",
+        "jan",
+        "feb",
+        "mar",
+        "apr",
+        "jun",
+        "jul",
+        "aug",
+        "sep",
+        "sept",
+        "oct",
+        "nov",
+        "dec",
+    ]
 )
 _SOFT_WRAP = 45  # a line at least this long, without an end mark, was wrapped by an editor
 

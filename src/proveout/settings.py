@@ -25,20 +25,12 @@ class Variable:
 
 
 URL = Variable("PROVEOUT_URL", "The server that the command line talks to.", "http://127.0.0.1:8080")
-KEY = Variable(
-    "PROVEOUT_KEY", "The API key that the command line sends. Default: the text of DATA/owner.key."
-)
+KEY = Variable("PROVEOUT_KEY", "The API key that the command line sends. Default: the text of DATA/owner.key.")
 DATA = Variable("PROVEOUT_DATA", "The folder that holds everything a server keeps on disk.", ".proveout")
 DATABASE = Variable("PROVEOUT_DATABASE", "The Postgres to use, as a DSN. Default: the embedded one.")
-CONFIG = Variable(
-    "PROVEOUT_CONFIG", "The server's config file. Default: ./proveout.yaml, then DATA/proveout.yaml."
-)
-ENGINE = Variable(
-    "PROVEOUT_ENGINE", "The Unix socket of the embedded engine. Default: in the runtime folder."
-)
-APPS = Variable(
-    "PROVEOUT_APPS", "Apps that must be able to answer before the server is ready, separated by commas."
-)
+CONFIG = Variable("PROVEOUT_CONFIG", "The server's config file. Default: ./proveout.yaml, then DATA/proveout.yaml.")
+ENGINE = Variable("PROVEOUT_ENGINE", "The Unix socket of the embedded engine. Default: in the runtime folder.")
+APPS = Variable("PROVEOUT_APPS", "Apps that must be able to answer before the server is ready, separated by commas.")
 VARIABLES = (URL, KEY, DATA, DATABASE, CONFIG, ENGINE, APPS)
 
 
@@ -142,14 +134,10 @@ def _read_config(path: Path) -> _Config:
 
 def _provider(name: str, given: _Provider, env: Mapping[str, str], path: Path | None) -> ProviderSettings:
     if name in ("local", "echo"):
-        raise StartRefused(
-            f"{path}: providers.{name}: this name is taken by the built-in models; choose another."
-        )
+        raise StartRefused(f"{path}: providers.{name}: this name is taken by the built-in models; choose another.")
     key = env.get(given.api_key_env) if given.api_key_env else None
     if given.api_key_env and not key:
-        raise StartRefused(
-            f"{path}: providers.{name}.api_key_env: the variable {given.api_key_env} is not set."
-        )
+        raise StartRefused(f"{path}: providers.{name}.api_key_env: the variable {given.api_key_env} is not set.")
     return ProviderSettings(
         name=name,
         base_url=given.base_url.rstrip("/"),

@@ -120,7 +120,5 @@ async def take_login(store: Store, code: str) -> str:
     async with store.unscoped() as session:
         row = await session.row("logins.take", digest=digest(code))
     if row is None:
-        raise Unauthenticated(
-            "This login link was used already or is too old: make one with `proveout login`."
-        )
+        raise Unauthenticated("This login link was used already or is too old: make one with `proveout login`.")
     return str(row["key"])

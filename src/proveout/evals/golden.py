@@ -39,9 +39,7 @@ def read_golden(text: str, file: str) -> list[Case]:
         if case.id in seen:
             problems.append(f"{file}:{number}: the id {case.id!r} stands twice: ids are unique")
         if case.unanswerable == bool(case.facts):
-            problems.append(
-                f"{file}:{number}: give `facts`, or `unanswerable: true`, not both and not neither"
-            )
+            problems.append(f"{file}:{number}: give `facts`, or `unanswerable: true`, not both and not neither")
         seen.add(case.id)
         cases.append(case)
     if problems:

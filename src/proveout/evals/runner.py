@@ -60,9 +60,7 @@ class RunEvaluation:
 
         rows = await asyncio.gather(*(ask(case) for case in group))
         async with self._store.within(steps.scope) as session:
-            await session.run_many(
-                "evaluations.put_case", [{"workspace": steps.scope.workspace, **r} for r in rows]
-            )
+            await session.run_many("evaluations.put_case", [{"workspace": steps.scope.workspace, **r} for r in rows])
 
     async def _ask(self, principal: Principal, model: str, case: Case) -> Delivered:
         call = Call(
@@ -73,7 +71,7 @@ class RunEvaluation:
             purpose="evaluation",
         )
         call = await pipeline.admit(call, self._rooms)
-        text, documents = "", ()
+        text, documents = "", tuple[str, ...]()
         async with aclosing(pipeline.answer(call, self._rooms)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Text):
@@ -93,9 +91,7 @@ class RunEvaluation:
     def _principal(self, directory: Directory, key: str) -> Principal:
         principal = principal_of(directory, key)
         if principal is None:
-            raise InvalidInput(
-                "The key that asked for this evaluation was revoked: start it again with another one."
-            )
+            raise InvalidInput("The key that asked for this evaluation was revoked: start it again with another one.")
         return principal
 
 

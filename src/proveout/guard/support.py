@@ -1,8 +1,8 @@
 """The support check: does one passage say what a sentence says?
 
 A sentence is supported by a passage if all of these hold, cheapest first:
-- every number, date and name of the sentence stands in the passage, and within two neighbouring sentences of it
-  that also share half of the sentence's content words (so the value of another row is not borrowed);
+- every number, date and name of the sentence stands in the passage, together in one sentence of it that also shares
+  half of the content words (or in two, if those hold no other number: the value of another row is not borrowed);
 - at least 70 % of the sentence's content words stand in the passage;
 - it does not turn those sentences round: a negation, or one word of a pair of opposites, on one side only;
 - its embedding is close to theirs.
@@ -13,12 +13,13 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from proveout.domain import Passage, Support
-from proveout.language import content_words, numbers, sentences, words
+from proveout.language import content_words, numbers, sentences, stem, words
 
 Embed = Callable[[list[str]], Awaitable[NDArray[np.float32]]]
 
@@ -26,9 +27,7 @@ WORDS = 0.7  # share of the content words that one passage must hold
 NEAR = 0.5  # share that the sentences holding the numbers and names must hold
 COSINE = 0.6  # least likeness of the embeddings
 
-_NEGATION = re.compile(
-    r"\b(?:not|no|never|cannot|none|neither|nor|without|nobody|nothing|\w+n['’]t)\b", re.IGNORECASE
-)
+_NEGATION = re.compile(r"\b(?:not|no|never|cannot|none|neither|nor|without|nobody|nothing|\w+n['’]t)\b", re.IGNORECASE)
 _OPPOSITES = (
     ("before", "after"), ("above", "below"), ("more", "less"), ("more", "fewer"), ("over", "under"),
     ("minimum", "maximum"), ("least", "most"), ("always", "never"), ("include", "exclude"), ("allowed", "prohibited"),
@@ -36,8 +35,9 @@ _OPPOSITES = (
     ("internal", "external"), ("optional", "mandatory"), ("optional", "required"), ("earlier", "later"),
     ("employer", "employee"), ("buyer", "seller"), ("accept", "reject"), ("higher", "lower"), ("start", "end"),
 )  # fmt: skip
+_EMPTY = frozenset(stem(w) for w in ("answer", "question", "text", "follows", "according", "passage"))
 _FURNITURE = re.compile(r"\[\d+\]|^\s*(?:[-*•]|\d{1,2}[.)])\s+|[*_`#]")
-_NAME = re.compile(r"(?<![.!?:\w] )(?<!^)\b[A-Z][\w&’'-]*|^[A-Z][A-Z\d&-]+\b|^[A-Z]\w+(?=\s[A-Z][a-z])")
+_NAME = re.compile(r"(?<![.!?:] )(?<!^)\b[A-Z][\w&’'-]*|^[A-Z][A-Z\d&-]+\b|^[A-Z]\w+(?=\s[A-Z][a-z])")
 
 
 def names(text: str) -> set[str]:
@@ -57,11 +57,10 @@ class _Claim:
 
 
 class SupportCheck:
-    """Checks the sentences of one answer. Passages' sentences are cut once, embedded only when it comes to that."""
+    """Checks sentences against passages; two short embeddings are made for each passage that passes all else."""
 
     def __init__(self, embed: Embed) -> None:
         self._embed = embed
-        self._cut: dict[str, list[str]] = {}
 
     async def check(self, sentence: str, passages: Sequence[Passage]) -> Support:
         """The word on one sentence. `score` is the share of its content words that the best passage holds, 0 if a
@@ -72,7 +71,7 @@ class SupportCheck:
             return Support(sentence, False, 0.0, None)
         best = Support(sentence, False, 0.0, None)
         for index, passage in enumerate(passages):
-            share, window = self._best_window(claim, passage)
+            share, window = _best_window(claim, passage.text)
             if window is None:
                 continue
             supported = share >= WORDS and not turned_round(text, window) and await self._close(text, window)
@@ -80,28 +79,44 @@ class SupportCheck:
                 best = Support(sentence, supported, round(share, 3), index)
         return best
 
-    def _best_window(self, claim: _Claim, passage: Passage) -> tuple[float, str | None]:
-        """The share of the claim's words in the passage, and the sentences of it that hold its numbers and names."""
-        held = set(content_words(passage.text))
-        share = len(claim.words & held) / len(claim.words)
-        if share < NEAR:
-            return share, None
-        if passage.text not in self._cut:
-            self._cut[passage.text] = [s.text for s in sentences(passage.text)]
-        cut = self._cut[passage.text]
-        best: tuple[float, str | None] = (NEAR, None)
-        for window in [*cut, *(f"{a} {b}" for a, b in zip(cut, cut[1:], strict=False))]:
-            near = len(claim.words & set(content_words(window))) / len(claim.words)
-            if near > best[0] or (near == best[0] and best[1] is None):
-                if claim.numbers <= numbers(window) and claim.names <= {
-                    w.removesuffix("'s") for w in words(window)
-                }:
-                    best = (near, window)
-        return share, best[1]
-
     async def _close(self, text: str, window: str) -> bool:
         vectors = await self._embed([text, window])
         return float(vectors[0] @ vectors[1]) >= COSINE
+
+
+def _best_window(claim: _Claim, text: str) -> tuple[float, str | None]:
+    """The share of the claim's words in the text, and the one or two sentences of it that hold its numbers and names
+    and most of its words; None where there are none that hold enough."""
+    share = len(claim.words & set(content_words(text))) / len(claim.words)
+    if share < NEAR or not claim.numbers <= numbers(text):
+        return share, None
+    cut = [s.text for s in sentences(text)]
+    best, found = 0.0, None
+    for window in [*cut, *(pair for pair in map(" ".join, pairwise(cut)) if not _rivals(claim, pair))]:
+        near = len(claim.words & set(content_words(window))) / len(claim.words)
+        if near >= NEAR and near > best and claim.numbers <= numbers(window) and claim.names <= _whole(window):
+            best, found = near, window
+    return share, found
+
+
+def _rivals(claim: _Claim, window: str) -> bool:
+    """Whether two sentences hold a number that the claim might have taken for its own."""
+    return bool(claim.numbers) and not numbers(window) <= claim.numbers
+
+
+def _whole(text: str) -> set[str]:
+    return {word.removesuffix("'s") for word in words(text)}
+
+
+def adds(sentence: str, question: str) -> bool:
+    """Whether a sentence says anything that the question does not: weak models like to repeat it."""
+    return bool(set(content_words(sentence)) - set(content_words(question)) - _EMPTY)
+
+
+def covered(quote: str, released: str) -> bool:
+    """Whether what was released already says what a quote says: its numbers and 80 % of its content words."""
+    held = set(content_words(quote))
+    return numbers(quote) <= numbers(released) and len(held & set(content_words(released))) >= 0.8 * len(held)
 
 
 def turned_round(text: str, source: str) -> bool:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from proveout.domain import Outcome, Parameters, Scope, Usage
 from proveout.errors import NotFound, Unavailable
@@ -123,8 +124,9 @@ class Journal:
 
 
 def _completion_row(completion: Completion) -> dict[str, object]:
-    row = asdict(completion)
-    return row | row.pop("usage")
+    row: dict[str, Any] = asdict(completion)
+    usage: dict[str, int] = row.pop("usage")
+    return row | usage
 
 
 def now() -> datetime:

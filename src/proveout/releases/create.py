@@ -17,7 +17,7 @@ from proveout.store.pool import Store, as_json
 
 
 class CreateRelease:
-    """The job `create-release`: its ids are a bundle and the app's name; its result `{app, number, digest, created, problems}`."""
+    """The job `create-release`: given a bundle's id and the app's name, `{app, number, digest, created, problems}`."""
 
     def __init__(self, store: Store, ingester: Ingester, catalogue: Catalogue) -> None:
         self._store = store

@@ -34,9 +34,9 @@ class Owners(_Part):
 class Sampling(_Part):
     """Sampling parameters."""
 
-    temperature: float = Field(0.0, ge=0, le=2)
-    max_tokens: int = Field(256, ge=1, le=32_768)
-    top_p: float = Field(1.0, gt=0, le=1)
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    max_tokens: int = Field(default=256, ge=1, le=32_768)
+    top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int | None = None
     stop: list[str] = Field(default_factory=list, max_length=8)
 
@@ -61,9 +61,9 @@ class KnowledgePart(_Part):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
     source: str
-    top_k: int = Field(6, ge=1, le=50)
+    top_k: int = Field(default=6, ge=1, le=50)
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
-    min_score: float = Field(0.2, ge=0, le=1)
+    min_score: float = Field(default=0.2, ge=0, le=1)
     follow: Literal[False] = False
 
 
@@ -230,9 +230,7 @@ def _keys_at(model: type[BaseModel], path: Sequence[str]) -> list[str]:
         field = model.model_fields.get(part)
         if field is None:
             continue  # an index into a list
-        nested = [
-            a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(a, type)
-        ]
+        nested = [a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(a, type)]
         model = next((a for a in nested if issubclass(a, BaseModel)), model)
     return [field.alias or name for name, field in model.model_fields.items()]
 

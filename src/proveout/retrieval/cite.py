@@ -80,11 +80,9 @@ _DATE = re.compile(
     r"|daily|weekly|monthly|quarterly|annual(?:ly)?|\d{4}|\d{1,2}:\d\d|\d\s?[ap]\.?m)\b",
     re.IGNORECASE,
 )
-_NAME = re.compile(
-    r"(?<=[a-z,:;(] )[A-Z][\w&-]+|[A-Z]{2,}|\b(?:manager|team|director|officer|desk|lead|head)s?\b"
-)
-_ASKS_NUMBER = re.compile(r"\bhow (?:many|much|long|far|often|old|big|large|high|late|soon|fast)\b|\b(?:percentage|rate|"
-                          r"limit|maximum|minimum|cost|price|amount|number)\b", re.IGNORECASE)  # fmt: skip
+_NAME = re.compile(r"(?<=[a-z,:;(] )[A-Z][\w&-]+|[A-Z]{2,}|\b(?:manager|team|director|officer|desk|lead|head)s?\b")
+_ASKS_NUMBER = re.compile(r"\bhow (?:many|much|long|far|often|old|big|large|high|late|soon|fast)\b|\b(?:percentage|"
+                          r"rate|limit|maximum|minimum|cost|price|amount|number)\b", re.IGNORECASE)  # fmt: skip
 _ASKS_WHEN = re.compile(r"\bwhen\b|\b(?:what|which) (?:date|day|month|year|time)\b|\bhow (?:long|soon|late|often)\b|"
                         r"\bdeadline\b", re.IGNORECASE)  # fmt: skip
 _ASKS_NAME = re.compile(r"\b(?:who|whom|whose|where)\b|\b(?:what|which) (?:person|team|city|country|department|"
@@ -207,9 +205,7 @@ def _grow(
     low = high = best
     while room > 0:
         beside = [j for j in (low - 1, high + 1) if 0 <= j < len(candidates)]
-        beside = [
-            j for j in beside if candidates[j].passage == unit.passage and _joins(j, best, candidates, logits)
-        ]
+        beside = [j for j in beside if candidates[j].passage == unit.passage and _joins(j, best, candidates, logits)]
         beside = [j for j in beside if _size(candidates[j].sentence.text) <= room]
         if not beside:
             break

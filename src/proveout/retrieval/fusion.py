@@ -10,9 +10,7 @@ Id = TypeVar("Id", bound="str | int")
 DENSE = 0.5  # weight of the dense part
 
 
-def fuse(
-    dense: Mapping[Id, float], lexical: Mapping[Id, float], weight: float = DENSE
-) -> list[tuple[Id, float]]:
+def fuse(dense: Mapping[Id, float], lexical: Mapping[Id, float], weight: float = DENSE) -> list[tuple[Id, float]]:
     """Ids by a convex combination of cosine and BM25 share, best first.
 
     Both come in on absolute scales (`postings.score` gives a share in [0, 1]), so the result is one too.

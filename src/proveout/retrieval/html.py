@@ -14,15 +14,52 @@ MAX_NODES = 1_000_000
 
 _NOISE = (
     "script, style, noscript, template, svg, nav, aside, form, button, iframe, dialog, [hidden],"
-    "[aria-hidden=true], [role=navigation], [role=banner], [role=contentinfo], [role=search], [role=complementary]"
+    "[aria-hidden=true], [role=navigation], [role=banner], [role=contentinfo], [role=search],"
+    "[role=complementary]"
 )
 _NOISY_NAME = re.compile(
     r"(?:^|[\s_-])(?:nav|navbar|navigation|menu|breadcrumbs?|cookies?|sidebar|footer|skip|share|toc)(?:$|[\s_-])",
     re.IGNORECASE,
 )
 _BREAKING = frozenset(
-    "address article blockquote dd details div dl dt fieldset figcaption figure footer h1 h2 h3 h4 h5 h6 header hr "
-    "html body li main ol p pre section summary table tbody tfoot thead tr ul caption".split()
+    [
+        "address",
+        "article",
+        "blockquote",
+        "dd",
+        "details",
+        "div",
+        "dl",
+        "dt",
+        "fieldset",
+        "figcaption",
+        "figure",
+        "footer",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "header",
+        "hr",
+        "html",
+        "body",
+        "li",
+        "main",
+        "ol",
+        "p",
+        "pre",
+        "section",
+        "summary",
+        "table",
+        "tbody",
+        "tfoot",
+        "thead",
+        "tr",
+        "ul",
+        "caption",
+    ]
 )
 
 

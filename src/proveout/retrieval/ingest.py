@@ -70,7 +70,7 @@ class Ingester:
 
     def _digest(self, documents: Mapping[str, str]) -> str:
         """Content and settings alone: ids and digests of the documents, and the pipeline."""
-        content = {"documents": dict(documents), "pipeline": self._pipeline}
+        content: dict[str, Any] = {"documents": dict(documents), "pipeline": self._pipeline}
         return "sha256:" + hashlib.sha256(rfc8785.dumps(content)).hexdigest()
 
     async def _read(

@@ -39,9 +39,7 @@ def parse(name: str, data: bytes) -> Parsed:
     except InvalidInput as error:
         raise InvalidInput(f"{name}: {error.message}") from None
     if not any(block.kind != "heading" for block in outline.blocks):
-        raise InvalidInput(
-            f"{name}: no text was found; if it is a scan, run OCR over it, else remove the file"
-        )
+        raise InvalidInput(f"{name}: no text was found; if it is a scan, run OCR over it, else remove the file")
     stem = squeeze(re.sub(r"[-_]+", " ", path.stem))
     title = squeeze(str(metadata.get("title") or "")) or outline.title or stem[:1].upper() + stem[1:]
     return Parsed(title, tuple(outline.blocks), metadata)
@@ -69,10 +67,7 @@ def _text(data: bytes, outline: Outline) -> Mapping[str, object]:
 
 def _is_heading(line: str) -> bool:
     return (
-        len(line) <= 70
-        and line[-1] not in ".!?;:,|"
-        and line[0].isupper()
-        and not re.search(r"\t| {3}|: ", line)
+        len(line) <= 70 and line[-1] not in ".!?;:,|" and line[0].isupper() and not re.search(r"\t| {3}|: ", line)
     ) or bool(re.fullmatch(r"\d+(?:\.\d+)*\.?\s+[A-Z][^.!?]{1,60}", line))
 
 

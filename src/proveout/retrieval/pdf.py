@@ -75,15 +75,13 @@ def _lines(document: pdfium.PdfDocument, number: int) -> list[Line]:
         count = min(text_page.count_chars(), MAX_PAGE_CHARACTERS)
         text = text_page.get_text_range(0, count) if count else ""
         found = []
-        for match in re.finditer(r"[^\r\n]+", text.replace("\ufffe", "-").replace("\0", " ")):
+        for match in re.finditer(r"[^\r\n]+", text.replace("\ufffe", "\u00ad").replace("\0", " ")):
             if stripped := match[0].strip():
                 first = match.start() + match[0].index(stripped[0])
                 start, end = _box(text_page, first), _box(text_page, first + len(stripped) - 1)
                 size = raw.FPDFText_GetFontSize(text_page, _index(text_page, first))
                 height = max(start[3] - start[1], size if 4 < size < 60 else 0)
-                found.append(
-                    Line(squeeze(stripped), start[0], end[2], start[1], round(height, 1), number + 1)
-                )
+                found.append(Line(squeeze(stripped), start[0], end[2], start[1], round(height, 1), number + 1))
         return found
     finally:
         text_page.close()
@@ -126,9 +124,7 @@ _BULLET = re.compile(r"[-*•▪◦●○■–\uf0b7]\s*(?=\S)|\d{1,2}[.)]\s+(?
 
 def _outline(lines: list[Line], outline: Outline) -> None:
     body = median(line.size for line in lines for _ in range(1 + len(line.text) // 20))
-    margins = {
-        page: max(line.right for line in lines if line.page == page) for page in {li.page for li in lines}
-    }
+    margins = {page: max(line.right for line in lines if line.page == page) for page in {li.page for li in lines}}
     larger = sorted({line.size for line in lines if _is_heading(line, body)}, reverse=True)
     held: list[Line] = []
     for line, following in zip_longest(lines, lines[1:]):

@@ -16,9 +16,7 @@ async def compose(call: Call, rooms: Rooms) -> Call:
     messages = call.asked.messages
     if call.release is not None:
         messages = _of_release(call, call.release.manifest.prompt)
-    prompts = tuple(
-        Prompt(rooms.catalogue.resolve(use.name)[1], messages, call.parameters) for use in call.models
-    )
+    prompts = tuple(Prompt(rooms.catalogue.resolve(use.name)[1], messages, call.parameters) for use in call.models)
     return replace(call, prompts=prompts)
 
 

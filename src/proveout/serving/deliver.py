@@ -1,4 +1,4 @@
-"""Stage: what reaches the caller. A sentence leaves only after its check; what the sources do not support stays.
+"""Stage: what reaches the caller. A sentence leaves only after its check; unsupported ones stay.
 
 `quote`: the best quote stands in when no sentence of the model's was supported; `refuse`: the refusal does;
 `flag`: everything leaves at once, and the answer says which sentences have no support.
@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from proveout.domain import Citation, Finish, Outcome, Passage, Support, Text, Usage, Verdict
@@ -47,7 +47,7 @@ class Citations:
         return tuple(self._found.values())
 
 
-async def deliver(call: Call, rooms: Rooms) -> AsyncIterator[Piece]:
+async def deliver(call: Call, rooms: Rooms) -> AsyncGenerator[Piece, None]:
     """Pieces of at most one sentence, then the Answer."""
     if not call.has_knowledge:
         way = _plain(call, rooms)
@@ -60,7 +60,7 @@ async def deliver(call: Call, rooms: Rooms) -> AsyncIterator[Piece]:
             yield piece
 
 
-async def _plain(call: Call, rooms: Rooms) -> AsyncIterator[Piece]:
+async def _plain(call: Call, rooms: Rooms) -> AsyncGenerator[Piece, None]:
     """An app without knowledge, or a direct model: as the model says it."""
     async with aclosing(generate(call, rooms)) as events:
         async for event in events:
@@ -70,12 +70,12 @@ async def _plain(call: Call, rooms: Rooms) -> AsyncIterator[Piece]:
                 yield Answer(event.reason, event.usage)
 
 
-async def _refuse(call: Call, finish: Finish) -> AsyncIterator[Piece]:
+async def _refuse(call: Call, finish: Finish) -> AsyncGenerator[Piece, None]:
     yield Text(REFUSAL)
     yield Answer(finish.reason, finish.usage, Outcome.REFUSED, passages=call.passages)
 
 
-async def _grounded(call: Call, rooms: Rooms) -> AsyncIterator[Piece]:
+async def _grounded(call: Call, rooms: Rooms) -> AsyncGenerator[Piece, None]:
     assert call.release is not None
     otherwise = call.release.manifest.otherwise
     check, citations = SupportCheck(rooms.embed), Citations(call.passages)
@@ -107,7 +107,7 @@ async def _grounded(call: Call, rooms: Rooms) -> AsyncIterator[Piece]:
                 yield piece
 
 
-async def _instead(call: Call, citations: Citations, finish: Finish) -> AsyncIterator[Piece]:
+async def _instead(call: Call, citations: Citations, finish: Finish) -> AsyncGenerator[Piece, None]:
     """No sentence of the model's was supported: the best quote, or the refusal."""
     assert call.release is not None
     best = call.quote
@@ -119,12 +119,10 @@ async def _instead(call: Call, citations: Citations, finish: Finish) -> AsyncIte
     stream = SentenceStream()
     for sentence in [*stream.feed(best.text + f" [{citation.number}]"), *stream.close()]:
         yield Text(sentence)
-    yield Answer(
-        "stop", finish.usage, citations=citations.all, grounded=True, quoted=True, passages=call.passages
-    )
+    yield Answer("stop", finish.usage, citations=citations.all, grounded=True, quoted=True, passages=call.passages)
 
 
-async def _sentences(call: Call, rooms: Rooms) -> AsyncIterator[str | Finish]:
+async def _sentences(call: Call, rooms: Rooms) -> AsyncGenerator[str | Finish, None]:
     """The model's words in sentences, each with the space after it, then the end."""
     stream = SentenceStream()
     async with aclosing(generate(call, rooms)) as events:

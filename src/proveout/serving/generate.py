@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from proveout.domain import Event, Finish, Text, Usage
@@ -10,7 +10,7 @@ from proveout.errors import Unavailable, UpstreamFailed
 from proveout.serving.call import Call, Rooms
 
 
-async def generate(call: Call, rooms: Rooms) -> AsyncIterator[Event]:
+async def generate(call: Call, rooms: Rooms) -> AsyncGenerator[Event, None]:
     """The model's events; for a question that the sources do not answer, an end without a call."""
     if not call.answerable:
         yield Finish("stop", Usage())

@@ -19,16 +19,15 @@ from proveout.store.queries import Query, load
 
 Row = Mapping[str, Any]
 
-_SET_SCOPE = """select set_config('proveout.workspace', %s, true), set_config('proveout.readers', %s::text[]::text, true),
+_SET_SCOPE = """select set_config('proveout.workspace', %s, true),
+    set_config('proveout.readers', %s::text[]::text, true),
     set_config('proveout.unrestricted', %s, true)"""
 
 
 class Session:
     """One transaction. A session without a scope runs only queries that are marked unscoped."""
 
-    def __init__(
-        self, connection: AsyncConnection[DictRow], queries: Mapping[str, Query], scoped: bool
-    ) -> None:
+    def __init__(self, connection: AsyncConnection[DictRow], queries: Mapping[str, Query], scoped: bool) -> None:
         self._connection = connection
         self._queries = queries
         self._scoped = scoped

@@ -130,6 +130,4 @@ def _as_user() -> list[str]:
 
 
 def _quoted(path: Path) -> str:
-    return "".join(
-        c if c.isalnum() or c in "/._-" else "".join(f"%{b:02X}" for b in c.encode()) for c in str(path)
-    )
+    return "".join(c if c.isalnum() or c in "/._-" else "".join(f"%{b:02X}" for b in c.encode()) for c in str(path))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
-from typing import LiteralString, cast
 
 import psycopg
 
@@ -35,7 +34,7 @@ async def migrate(dsn: str) -> None:
     except psycopg.errors.InsufficientPrivilege as error:
         raise StartRefused(
             f"The database role may not set up the schema ({error.diag.message_primary}): "
-            "give it CREATE on the database, CREATEROLE, and let an administrator run CREATE EXTENSION vector."
+            "give it CREATE on the database, CREATEROLE, and have CREATE EXTENSION vector run."
         ) from error
     except psycopg.OperationalError as error:
         raise StartRefused(f"The database cannot be reached: {str(error).strip()}") from error
@@ -49,9 +48,7 @@ def migrations() -> list[str]:
 
 async def _check(connection: psycopg.AsyncConnection) -> None:
     if connection.info.server_version < _MINIMUM_POSTGRES:
-        raise StartRefused(
-            f"Postgres {connection.info.server_version // 10000} is too old: 15 or newer is needed."
-        )
+        raise StartRefused(f"Postgres {connection.info.server_version // 10000} is too old: 15 or newer is needed.")
     cursor = await connection.execute("select true from pg_available_extensions where name = 'vector'")
     if not await cursor.fetchone():
         raise StartRefused("This Postgres has no pgvector: install its package (0.8 or newer) on the server.")
@@ -65,6 +62,5 @@ async def _applied(connection: psycopg.AsyncConnection) -> set[str] | None:
     return {name for (name,) in await cursor.fetchall()}
 
 
-def _text(*path: str) -> LiteralString:
-    # The package's own files are the only source, so this is as good as a literal.
-    return cast(LiteralString, files(__package__).joinpath(*path).read_text(encoding="utf-8"))
+def _text(*path: str) -> str:
+    return files(__package__).joinpath(*path).read_text(encoding="utf-8")

@@ -210,6 +210,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(engine: Engine) -> None
             refused = [e for e in ended if isinstance(e, Unavailable)]
             assert len(done) == len(refused) == 1
             assert refused[0].retry_after == 2 and "64" in refused[0].message
+            await asyncio.sleep(refused[0].retry_after)
             await answer(remote, prompt("Hello", 1))
 
     asyncio.run(scenario())

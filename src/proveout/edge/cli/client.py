@@ -34,9 +34,7 @@ class Client:
         self._session = session
         self._url = url
 
-    async def call(
-        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
-    ) -> Any:
+    async def call(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Any:
         """The answer's JSON, None when it has none. Raises Refused with the server's own words."""
         payload: dict[str, Any] = {"data": body} if isinstance(body, bytes) else {"json": body}
         try:
@@ -47,9 +45,7 @@ class Client:
                     return None
                 answer = await response.json(content_type=None)
         except (aiohttp.ClientError, ConnectionError, ValueError) as error:
-            raise Unavailable(
-                f"{self._url} does not answer as a Proveout server ({error}): is it up?"
-            ) from error
+            raise Unavailable(f"{self._url} does not answer as a Proveout server ({error}): is it up?") from error
         if response.status >= 400:
             said = answer.get("error", {}) if isinstance(answer, dict) else {}
             raise Refused(response.status, said.get("message") or f"{self._url} answered {response.status}.")
@@ -88,9 +84,7 @@ class Client:
 async def connect(url: str, key: str | None) -> AsyncIterator[Client]:
     """A client of the server at `url`. Raises StartRefused without a key."""
     if key is None:
-        raise StartRefused(
-            "No API key: set PROVEOUT_KEY, or PROVEOUT_DATA to the folder that holds owner.key."
-        )
+        raise StartRefused("No API key: set PROVEOUT_KEY, or PROVEOUT_DATA to the folder that holds owner.key.")
     headers = {"authorization": f"Bearer {key}", "accept": "application/json"}
     timeout = aiohttp.ClientTimeout(total=None, connect=5)
     async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:

@@ -18,9 +18,7 @@ app = typer.Typer(no_args_is_help=True)
 def create(
     name: str,
     role: Annotated[str, typer.Option(help="user, or developer.")] = "user",
-    app_: Annotated[
-        list[str] | None, typer.Option("--app", help="An app that it may ask; default: every app.")
-    ] = None,
+    app_: Annotated[list[str] | None, typer.Option("--app", help="An app that it may ask; default: every app.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="A model that it may call directly.")] = None,
     group: Annotated[list[str] | None, typer.Option(help="A group whose documents it may read.")] = None,
     json: output.AsJson = False,

@@ -24,12 +24,8 @@ _READY_SECONDS = 300.0
 
 
 def up(
-    folders: Annotated[
-        list[Path] | None, typer.Argument(metavar="[APP_DIR]...", help="Apps to serve.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Default: ./proveout.yaml, then DATA/proveout.yaml.")
-    ] = None,
+    folders: Annotated[list[Path] | None, typer.Argument(metavar="[APP_DIR]...", help="Apps to serve.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Default: ./proveout.yaml, then DATA/proveout.yaml.")] = None,
     data: Annotated[Path | None, typer.Option(help="Where everything is kept. Default: ./.proveout")] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.")] = 8080,
@@ -116,9 +112,7 @@ async def _until(client: Client, enough: Any) -> None:
         except (Refused, ProveoutError) as error:
             said = error.message
         await asyncio.sleep(0.2)
-    raise StartRefused(
-        f"The server did not become ready in {_READY_SECONDS:.0f} s: {said}. Its logs are in DATA/logs."
-    )
+    raise StartRefused(f"The server did not become ready in {_READY_SECONDS:.0f} s: {said}. Its logs are in DATA/logs.")
 
 
 def login() -> None:

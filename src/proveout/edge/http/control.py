@@ -19,8 +19,8 @@ from proveout.edge.http import problems
 from proveout.edge.http.requests import gateway, principal, read_body
 from proveout.edge.wiring import CREATE_RELEASE, EVALUATE
 from proveout.errors import InvalidInput, NotFound, ProveoutError
-from proveout.jobs.runtime import JobState
 from proveout.evals.golden import read_golden
+from proveout.jobs.runtime import JobState
 from proveout.releases.bundle import MAX_BYTES, pack, read_folder
 from proveout.releases.promote import promote
 
@@ -271,9 +271,7 @@ async def create_evaluation(
             row = await session.row("releases.golden", workspace=release.workspace, app=app, number=number)
         dataset = row["golden"] if row else ""
     if not read_golden(dataset, "dataset"):
-        raise InvalidInput(
-            f"{release.label} came without golden questions: set evals.golden, or give a data set."
-        )
+        raise InvalidInput(f"{release.label} came without golden questions: set evals.golden, or give a data set.")
     evaluation = f"evaluation_{secrets.token_hex(8)}"
     async with here.store.within(caller.scope) as session:
         await session.run(

@@ -86,7 +86,7 @@ async def models(request: Request) -> Response:
 
 
 async def _whole(call: Call, rooms: Rooms) -> tuple[str, Answer]:
-    text = []
+    text: list[str] = []
     async with aclosing(pipeline.answer(call, rooms)) as pieces:
         async for piece in pieces:
             if isinstance(piece, Answer):
@@ -109,9 +109,7 @@ def _headers(call: Call) -> dict[str, str]:
 class AnswerStream(Response):
     """A streamed answer. A client that leaves ends the pieces, and with them the model's work."""
 
-    def __init__(
-        self, call: Call, first: Piece, pieces: AsyncGenerator[Piece, None], *, with_usage: bool
-    ) -> None:
+    def __init__(self, call: Call, first: Piece, pieces: AsyncGenerator[Piece, None], *, with_usage: bool) -> None:
         self._call, self._first, self._pieces, self._with_usage = call, first, pieces, with_usage
         self.background = None
 

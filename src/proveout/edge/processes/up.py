@@ -19,8 +19,8 @@ from pathlib import Path
 
 from proveout import settings
 from proveout.access.keys import ensure_owner, new_key_text
-from proveout.edge.processes.supervisor import Process, Supervisor
 from proveout.domain import WORKSPACE
+from proveout.edge.processes.supervisor import Process, Supervisor
 from proveout.engine import weights
 from proveout.errors import ProveoutError, StartRefused
 from proveout.store.pool import Store

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import LiteralString, cast
 
 _HEADER = re.compile(r"^-- name: (?P<name>[a-z_.]+) \((?P<scope>scoped|unscoped)\)\n", re.MULTILINE)
 
@@ -20,7 +19,7 @@ class Query:
 
     name: str
     scoped: bool
-    sql: LiteralString
+    sql: str
 
 
 def load() -> dict[str, Query]:
@@ -36,6 +35,5 @@ def load() -> dict[str, Query]:
             name = header["name"]
             if name in queries:
                 raise ValueError(f"{file.name}: the query {name} is defined twice")
-            # The package's own files are the only source, so this is as good as a literal.
-            queries[name] = Query(name, header["scope"] == "scoped", cast(LiteralString, sql))
+            queries[name] = Query(name, header["scope"] == "scoped", sql)
     return queries

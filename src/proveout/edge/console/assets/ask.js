@@ -37,7 +37,8 @@ async function refusal(response) {
   }
 }
 
-/** Asks; `onText` gets each piece. Returns what the finish chunk says; throws unless the stream ended whole. */
+/** Asks; `onText` gets each piece. Returns what the finish chunk says, with its `finish` reason; throws unless the
+ * stream ended whole. */
 async function ask(model, text, signal, onStart, onText) {
   const response = await fetch("/v1/chat/completions", {
     method: "POST",
@@ -47,14 +48,14 @@ async function ask(model, text, signal, onStart, onText) {
   });
   onStart(response.headers.get("x-proveout-request"));
   if (!response.ok) throw await refusal(response);
-  let about = null;
+  let about = {};
   for await (const data of events(response)) {
-    if (data === "[DONE]") return about ?? {};
+    if (data === "[DONE]") return about;
     const chunk = JSON.parse(data);
     if (chunk.error) throw new Error(chunk.error.message);
-    const piece = chunk.choices?.[0]?.delta?.content;
-    if (piece) onText(piece);
-    about = chunk.proveout ?? about;
+    const choice = chunk.choices?.[0];
+    if (choice?.delta?.content) onText(choice.delta.content);
+    if (choice?.finish_reason) about = { ...chunk.proveout, finish: choice.finish_reason };
   }
   throw new Error("The connection closed before the answer was whole. Ask again.");
 }
@@ -167,7 +168,8 @@ async function takeTurn(text) {
     };
     about = await ask(app.value, text, running.signal, (id) => (request = id), onText);
     writer.end();
-    say(`The answer is complete, with ${about.citations?.length ?? 0} sources.`);
+    if (about.finish === "length") showProblem(turn, "Cut short.", "The app's limit on an answer's length was reached.", true);
+    say(`The answer has ended, with ${about.citations?.length ?? 0} sources.`);
   } catch (error) {
     writer.end();
     turn.classList.add("broken");

@@ -1,0 +1,74 @@
+"""Chunks, postings, fusion: spans are exact, BM25 is BM25, scores mean the same for every query."""
+
+import math
+
+import numpy as np
+import pytest
+
+from proveout.retrieval.chunk import LIMIT, chunks, index_text
+from proveout.retrieval.fusion import fuse
+from proveout.retrieval.parse import parse
+from proveout.retrieval.postings import B, K1, build, pack, score, terms, unpack
+
+KEY = b"workspace key"
+LONG = "# Rules\n\n## Leave\n\n" + "\n\n".join(
+    f"Sentence number {i} says a little about leave. " * 4 for i in range(12)
+)
+LISTED = (
+    LONG + "\n\n" + "Filler words stand here. " * 14 + "\n\nYou need:\n\n- a form\n- a pen\n\n## Pay\n\nPaid monthly."
+)
+
+
+def test_chunks_are_spans_of_one_section():
+    parsed = parse("rules.md", LISTED.encode())
+    found = chunks(parsed)
+    assert [c.ordinal for c in found] == list(range(len(found)))
+    assert all(parsed.text[c.start : c.end] == c.text and len(c.text) <= LIMIT for c in found)
+    assert found[-1].text == "Paid monthly."
+    assert {c.headings for c in found} == {("Leave",), ("Pay",)}
+    assert all(len(c.text) > 300 for c in found[:-1])
+    assert not any(c.text.endswith("You need:") for c in found)
+    assert index_text("Rules", found[-1]) == "Rules › Pay\nPaid monthly."
+
+
+def test_one_endless_word_is_cut():
+    assert all(len(c.text) <= LIMIT for c in chunks(parse("a.txt", b"x" * 5000 + b" end")))
+
+
+def test_bm25_against_the_formula():
+    index = build(["red apple", "green apple apple", "blue sky over here"], KEY)
+    query = terms("apples", KEY)
+    found = score(query, index.rows, index.lengths, 3) * math.log(1 + 1.5 / 2.5) * (K1 + 1)
+    mean = float(index.lengths.mean())
+    idf = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))
+    expected = [idf * tf * (K1 + 1) / (tf + K1 * (1 - B + B * n / mean)) for tf, n in ((1, 2), (2, 3))]
+    assert found == pytest.approx([*expected, 0.0], rel=1e-5)
+
+
+def test_scores_are_shares():
+    index = build(["annual leave in leeds", "travel to japan"], KEY)
+    whole = score(terms("annual leave", KEY), index.rows, index.lengths, 2)
+    half = score(terms("annual dinosaur", KEY), index.rows, index.lengths, 2)
+    assert 0 < half[0] < whole[0] <= 1
+    assert score(terms("", KEY), index.rows, index.lengths, 2).tolist() == [0, 0]
+    assert len(score(terms("x", KEY), {}, np.zeros(0, np.float32), 0)) == 0
+
+
+def test_terms_are_keyed_and_fit_a_bigint():
+    assert terms("leave", KEY) == terms("Leaves", KEY) != terms("leave", b"other")
+    assert all(-(2**63) <= t < 2**63 for t in terms("many different words here", KEY))
+
+
+def test_a_row_comes_back():
+    ordinals, frequencies = unpack(pack([0, 7, 70_000], [1, 65_535, 2]))
+    assert ordinals.tolist() == [0, 7, 70_000]
+    assert frequencies.tolist() == [1, 65_535, 2]
+
+
+def test_fusion_is_absolute_and_ordered():
+    assert fuse({"a": 0.8, "b": 0.2}, {"b": 0.4, "c": 0.1}, weight=0.5) == [
+        ("a", pytest.approx(0.4)),
+        ("b", pytest.approx(0.3)),
+        ("c", pytest.approx(0.05)),
+    ]
+    assert fuse({"a": -0.5}, {}) == [("a", 0.0)]
