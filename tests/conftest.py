@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,11 +68,13 @@ class Server:
         self.process.communicate(timeout=30)
 
 
-def start_server(data: Path, *arguments: str) -> Server:
-    """`proveout up` on a free port; returns when it says that it is up."""
+def start_server(data: Path, *arguments: str, within: Sequence[str] = ()) -> Server:
+    """`proveout up` on a free port, run by the command `within`; returns when it says that it is up."""
     command = [sys.executable, "-m", "proveout", "up", *arguments, "--data", str(data), "--port", "0"]
     began = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=data.parent)
+    process = subprocess.Popen(
+        [*within, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=data.parent
+    )
     lines: list[str] = []
     assert process.stdout is not None
     for line in process.stdout:

@@ -86,7 +86,7 @@ def test_a_search_finds_exactly_what_the_scope_may_read(dsn: str) -> None:
             for scope, visible in SCOPES.items():
                 if scope.workspace == "three":
                     continue
-                use = KnowledgeUse("kb", "s", top_k=10, mode=mode, min_score=0.0)  # type: ignore[arg-type]
+                use = KnowledgeUse("kb", "s", top_k=10, mode=mode, min_score=0.0)
                 found = await Searcher(store, embed).search(scope, use, "canary of documents")
                 assert {p.document for p in found} == visible, (mode, scope)
                 assert all(scope.workspace in p.text for p in found)

@@ -13,15 +13,15 @@ HARD = (
 )
 
 
-def test_words_keep_numbers_whole():
+def test_words_keep_numbers_whole() -> None:
     assert words("Pay £1,250.50 by 9:30, don’t wait") == ["pay", "1,250.50", "by", "9:30", "don't", "wait"]
 
 
-def test_content_words_are_stems_without_stop_words():
+def test_content_words_are_stems_without_stop_words() -> None:
     assert content_words("Are the employees' 1,250 holidays carried over?") == ["employe", "1250", "holiday", "carri"]
 
 
-def test_numbers_agree_across_notations():
+def test_numbers_agree_across_notations() -> None:
     assert numbers("twenty-five days") == numbers("25 days") == {"25"}
     assert numbers("£1,250.50") == numbers("GBP 1250.50") == {"1250.5", "1250.5 gbp"}
     assert numbers("80 euros") <= numbers("a day rate of €80 and 5%")
@@ -31,7 +31,7 @@ def test_numbers_agree_across_notations():
     assert numbers("10k") == {"10000"}
 
 
-def test_sentences_are_natural_units_with_exact_offsets():
+def test_sentences_are_natural_units_with_exact_offsets() -> None:
     found = sentences(HARD)
     assert all(HARD[s.start : s.end] == s.text for s in found)
     assert [s.text for s in found] == [
@@ -55,7 +55,7 @@ def test_sentences_are_natural_units_with_exact_offsets():
 
 @given(st.lists(st.integers(1, 12), min_size=1))
 @settings(max_examples=200, deadline=None)
-def test_a_stream_cuts_as_the_whole_text_and_loses_nothing(sizes: list[int]):
+def test_a_stream_cuts_as_the_whole_text_and_loses_nothing(sizes: list[int]) -> None:
     stream, out, at = SentenceStream(), [], 0
     while at < len(HARD):
         size = sizes[at % len(sizes)]
@@ -68,12 +68,12 @@ def test_a_stream_cuts_as_the_whole_text_and_loses_nothing(sizes: list[int]):
 
 @given(st.text(alphabet="aB1 .\n-|?é€", max_size=60), st.integers(1, 7))
 @settings(deadline=None)
-def test_any_text_comes_out_byte_for_byte(text: str, size: int):
+def test_any_text_comes_out_byte_for_byte(text: str, size: int) -> None:
     stream = SentenceStream()
     out = [p for at in range(0, len(text), size) for p in stream.feed(text[at : at + size])]
     assert "".join([*out, *stream.close()]) == text
 
 
-def test_a_sentence_is_given_out_before_the_stream_ends():
+def test_a_sentence_is_given_out_before_the_stream_ends() -> None:
     stream = SentenceStream()
     assert stream.feed("You get 25 days. They can be ") == ["You get 25 days. "]

@@ -49,8 +49,11 @@ def chunks(parsed: Parsed) -> list[Chunk]:
 
 
 def index_text(title: str, chunk: Chunk) -> str:
-    """What is embedded and indexed for a chunk: its title and headings stand in front of its text."""
-    return "\n".join([" › ".join([title, *(h for h in chunk.headings if h != title)]), chunk.text])
+    """What is embedded and indexed for a chunk: its title and innermost heading stand in front of its text.
+
+    The outer headings are left out: they are alike in many chunks (enterprise_hr nDCG@10 0.775 against 0.765 with all).
+    """
+    return "\n".join([" › ".join([title, *(h for h in chunk.headings[-1:] if h != title)]), chunk.text])
 
 
 def _sections(parsed: Parsed) -> Iterator[list[tuple[Block, tuple[int, int]]]]:

@@ -165,7 +165,7 @@ _EMBEDDED = 16  # units whose embedding is worth its time: those best without it
 _JOIN = 0.25  # a neighbour joins the quote when its odds are at least this share of the best unit's
 
 
-async def quotes(question: str, passages: Sequence[Passage], embed: Embed, limit: int = 2) -> list[Quote]:
+async def quotes(question: str, passages: Sequence[Passage], embed: Embed, limit: int = 3) -> list[Quote]:
     """The best quotes, best first, none overlapping. The embeddings of about 16 units and the question are made."""
     candidates = units(passages)
     if not candidates:

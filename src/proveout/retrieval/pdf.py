@@ -132,7 +132,7 @@ def _outline(lines: list[Line], outline: Outline) -> None:
         if following is None or not _goes_on(held, following, margins[line.page], body):
             text = _join([one.text for one in held])
             if _is_heading(held[0], body) and len(text) <= 120:
-                outline.heading(min(larger.index(held[0].size) + 1, 6), text, line.page)
+                outline.heading(min(larger.index(held[0].size) + 2, 6), text, line.page)  # none is the title
             elif bullet := _BULLET.match(text):
                 marker = bullet[0].strip() if bullet[0][0].isdigit() else "-"
                 outline.add(f"{marker} {text[bullet.end() :]}", "item", line.page)

@@ -22,5 +22,5 @@ async def retrieve(call: Call, rooms: Rooms) -> Call:
     best = await quote(call.asked.question, passages, rooms.embed)
     if best is None:
         return replace(call, passages=passages, answerable=False)
-    chance = answerable(call.asked.question, passages, best.text, best.passage, best.cosine, best.score)
+    chance = await answerable(call.asked.question, passages, best.text, best.passage, rooms.embed)
     return replace(call, passages=passages, quote=best, answerable=chance >= THRESHOLD)

@@ -37,7 +37,7 @@ async def migrate(dsn: str) -> None:
             "give it CREATE on the database, CREATEROLE, and have CREATE EXTENSION vector run."
         ) from error
     except psycopg.OperationalError as error:
-        raise StartRefused(f"The database cannot be reached: {str(error).strip()}") from error
+        raise StartRefused(f"The database cannot be reached: {' '.join(str(error).split())}") from error
 
 
 def migrations() -> list[str]:

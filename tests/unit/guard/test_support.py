@@ -44,7 +44,7 @@ async def unlike(texts: list[str]) -> NDArray[np.float32]:
         ("", False),
     ],
 )
-def test_support(sentence: str, supported: bool):
+def test_support(sentence: str, supported: bool) -> None:
     found = asyncio.run(SupportCheck(alike).check(sentence, PASSAGES))
     assert found.supported is supported
     assert found.text == sentence
@@ -53,44 +53,44 @@ def test_support(sentence: str, supported: bool):
         assert found.score >= 0.7
 
 
-def test_the_embedding_has_a_veto():
+def test_the_embedding_has_a_veto() -> None:
     found = asyncio.run(SupportCheck(unlike).check("Employees in Leeds receive 25 days of annual leave.", PASSAGES))
     assert not found.supported
 
 
-def test_names_are_capitals_inside_a_sentence():
+def test_names_are_capitals_inside_a_sentence() -> None:
     assert names("Employees of Brightwater in Leeds call the VPN desk") == {"brightwater", "leeds", "vpn"}
     assert names("HR decides. People agree.") == {"hr"}
 
 
-def test_turning_round():
+def test_turning_round() -> None:
     assert turned_round("You may not share it", "You may share it")
     assert turned_round("at most ten", "at least ten")
     assert not turned_round("before or after lunch", "after or before lunch")
 
 
-def test_repeating_the_question_adds_nothing():
+def test_repeating_the_question_adds_nothing() -> None:
     assert not adds("The answer to the question is: how many days do I get?", "How many days do I get?")
     assert adds("You get 25 days.", "How many days do I get?")
 
 
-def test_covered():
+def test_covered() -> None:
     assert covered("You get 25 days.", "In Leeds you get 25 days of leave.")
     assert not covered("You get 25 days.", "You get some days.")
 
 
-def test_without_passages_nothing_is_answerable():
+def test_without_passages_nothing_is_answerable() -> None:
     assert asyncio.run(answerable("Why?", [], "", 0, alike)) == 0.0
 
 
-def test_a_close_quote_is_answerable_and_a_distant_one_is_not():
+def test_a_close_quote_is_answerable_and_a_distant_one_is_not() -> None:
     question = "How many days of annual leave do I get?"
     near = asyncio.run(answerable(question, PASSAGES, TEXT[:51], 1, alike))
     far = asyncio.run(answerable(question, PASSAGES, TEXT[:51], 1, unlike))
     assert far < THRESHOLD < near <= 1
 
 
-def test_a_word_the_passage_does_not_speak_of_makes_the_likeness_rise():
+def test_a_word_the_passage_does_not_speak_of_makes_the_likeness_rise() -> None:
     embedded = texts("annual sabbatical leave", PASSAGES, TEXT[:51], 1)
     assert embedded[-3:] == ["sabbatical leave", "annual leave", "annual sabbatical"]
     vectors = np.array([[0.6, 0.8] if "sabbatical" in t else [1, 0] for t in embedded], np.float32)

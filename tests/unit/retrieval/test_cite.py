@@ -2,6 +2,7 @@
 
 import asyncio
 import zlib
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ LIST = passage(
 )
 
 
-def test_the_sentence_that_answers_is_quoted():
+def test_the_sentence_that_answers_is_quoted() -> None:
     found = asyncio.run(quote("How many days of annual leave do I get in Leeds?", [LEAVE, LIST], embed))
     assert found is not None
     assert "25 days" in found.text
@@ -43,27 +44,27 @@ def test_the_sentence_that_answers_is_quoted():
     assert 0 < found.score <= 1
 
 
-def test_a_list_comes_with_its_lead():
+def test_a_list_comes_with_its_lead() -> None:
     found = asyncio.run(quote("What do I need to reset a password?", [LEAVE, LIST], embed))
     assert found is not None
     assert found.text.startswith("To reset a password you need:")
     assert "your phone" in found.text
 
 
-def test_quotes_do_not_overlap_and_stay_short():
+def test_quotes_do_not_overlap_and_stay_short() -> None:
     wordy = passage(" ".join(f"Leave rule {i} holds for the leave of Leeds and of others too." for i in range(30)))
     found = asyncio.run(quotes("Which leave rule holds in Leeds?", [wordy, LEAVE], embed, limit=3))
     assert len(found) == 3
     assert all(len(q.text.split()) <= MAX_WORDS for q in found)
     spans = sorted((q.passage, q.start, q.end) for q in found)
-    assert all(a[0] != b[0] or a[2] <= b[1] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[0] != b[0] or a[2] <= b[1] for a, b in pairwise(spans))
 
 
-def test_an_endless_sentence_is_cut_to_size():
+def test_an_endless_sentence_is_cut_to_size() -> None:
     found = asyncio.run(quote("What is a word?", [passage("word " * 300)], embed))
     assert found is not None
     assert len(found.text.split()) == MAX_WORDS
 
 
-def test_no_text_no_quote():
+def test_no_text_no_quote() -> None:
     assert asyncio.run(quote("Why?", [], embed)) is None

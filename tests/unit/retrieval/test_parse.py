@@ -78,7 +78,7 @@ def pdf(lines: list[tuple[int, int, int, str]]) -> bytes:
     )
 
 
-def test_markdown():
+def test_markdown() -> None:
     parsed = parse("travel/allowance.md", MARKDOWN)
     assert parsed.title == "Travel"
     assert parsed.metadata["readers"] == ["group:hr"]
@@ -92,7 +92,7 @@ def test_markdown():
     assert {b.headings for b in parsed.blocks if b.kind == "row"} == {("Rates",)}
 
 
-def test_html_without_furniture():
+def test_html_without_furniture() -> None:
     parsed = parse("it/vpn.html", HTML)
     assert parsed.title == "VPN"
     assert parsed.text.split("\n\n") == [
@@ -105,7 +105,7 @@ def test_html_without_furniture():
     ]
 
 
-def test_text_is_unwrapped():
+def test_text_is_unwrapped() -> None:
     parsed = parse("facilities/gdansk.txt", TEXT)
     assert parsed.title == "Gdansk office"
     assert parsed.text.split("\n\n")[2:] == [
@@ -115,7 +115,7 @@ def test_text_is_unwrapped():
     assert parsed.blocks[-1].headings == ("Opening hours",)
 
 
-def test_pdf_lines_headings_and_pages():
+def test_pdf_lines_headings_and_pages() -> None:
     long = "Every employee who travels for the company has insur-"
     data = pdf([(72, 760, 18, "Insurance"), (72, 720, 11, long), (72, 706, 11, "ance from the first day."),
                 (72, 680, 11, "Call the desk."), (72, 640, 11, "- bring the card")])  # fmt: skip
@@ -130,13 +130,13 @@ def test_pdf_lines_headings_and_pages():
     assert {(b.page, b.headings) for b in parsed.blocks if b.kind == "paragraph"} == {(1, ("Insurance",))}
 
 
-def test_spans_point_into_the_text():
+def test_spans_point_into_the_text() -> None:
     for name, data in (("a.md", MARKDOWN), ("a.html", HTML), ("a.txt", TEXT)):
         parsed = parse(name, data)
         assert [parsed.text[a:b] for a, b in parsed.spans] == [b.text for b in parsed.blocks]
 
 
-def test_windows_1252_is_read():
+def test_windows_1252_is_read() -> None:
     assert "Café – 5 €" in parse("a.txt", "Our Café – 5 € a cup, every day.".encode("cp1252")).text
 
 
@@ -153,20 +153,20 @@ def test_windows_1252_is_read():
         ("a.html", b"<html><nav>menu</nav></html>", "no text"),
     ],
 )
-def test_what_cannot_be_read_says_so(name: str, data: bytes, says: str):
+def test_what_cannot_be_read_says_so(name: str, data: bytes, says: str) -> None:
     with pytest.raises(InvalidInput, match=says) as caught:
         parse(name, data)
     assert caught.value.message.startswith(f"{name}: ")
 
 
-def test_size_is_bounded():
+def test_size_is_bounded() -> None:
     with pytest.raises(InvalidInput, match="split it"):
         parse("a.txt", b"x" * (MAX_BYTES + 1))
 
 
-def test_deep_html_neither_crashes_nor_hangs():
+def test_deep_html_neither_crashes_nor_hangs() -> None:
     assert "deep" in parse("a.html", b"<div>" * 5000 + b"deep down" + b"</div>" * 5000).text
 
 
-def test_every_suffix_has_a_reader():
+def test_every_suffix_has_a_reader() -> None:
     assert set(SUFFIXES) == {".md", ".markdown", ".html", ".htm", ".txt", ".pdf"}

@@ -8,7 +8,7 @@ import pytest
 from proveout.retrieval.chunk import LIMIT, chunks, index_text
 from proveout.retrieval.fusion import fuse
 from proveout.retrieval.parse import parse
-from proveout.retrieval.postings import B, K1, build, pack, score, terms, unpack
+from proveout.retrieval.postings import K1, B, build, pack, score, terms, unpack
 
 KEY = b"workspace key"
 LONG = "# Rules\n\n## Leave\n\n" + "\n\n".join(
@@ -19,7 +19,7 @@ LISTED = (
 )
 
 
-def test_chunks_are_spans_of_one_section():
+def test_chunks_are_spans_of_one_section() -> None:
     parsed = parse("rules.md", LISTED.encode())
     found = chunks(parsed)
     assert [c.ordinal for c in found] == list(range(len(found)))
@@ -31,11 +31,11 @@ def test_chunks_are_spans_of_one_section():
     assert index_text("Rules", found[-1]) == "Rules › Pay\nPaid monthly."
 
 
-def test_one_endless_word_is_cut():
+def test_one_endless_word_is_cut() -> None:
     assert all(len(c.text) <= LIMIT for c in chunks(parse("a.txt", b"x" * 5000 + b" end")))
 
 
-def test_bm25_against_the_formula():
+def test_bm25_against_the_formula() -> None:
     index = build(["red apple", "green apple apple", "blue sky over here"], KEY)
     query = terms("apples", KEY)
     found = score(query, index.rows, index.lengths, 3) * math.log(1 + 1.5 / 2.5) * (K1 + 1)
@@ -45,7 +45,7 @@ def test_bm25_against_the_formula():
     assert found == pytest.approx([*expected, 0.0], rel=1e-5)
 
 
-def test_scores_are_shares():
+def test_scores_are_shares() -> None:
     index = build(["annual leave in leeds", "travel to japan"], KEY)
     whole = score(terms("annual leave", KEY), index.rows, index.lengths, 2)
     half = score(terms("annual dinosaur", KEY), index.rows, index.lengths, 2)
@@ -54,18 +54,18 @@ def test_scores_are_shares():
     assert len(score(terms("x", KEY), {}, np.zeros(0, np.float32), 0)) == 0
 
 
-def test_terms_are_keyed_and_fit_a_bigint():
+def test_terms_are_keyed_and_fit_a_bigint() -> None:
     assert terms("leave", KEY) == terms("Leaves", KEY) != terms("leave", b"other")
     assert all(-(2**63) <= t < 2**63 for t in terms("many different words here", KEY))
 
 
-def test_a_row_comes_back():
+def test_a_row_comes_back() -> None:
     ordinals, frequencies = unpack(pack([0, 7, 70_000], [1, 65_535, 2]))
     assert ordinals.tolist() == [0, 7, 70_000]
     assert frequencies.tolist() == [1, 65_535, 2]
 
 
-def test_fusion_is_absolute_and_ordered():
+def test_fusion_is_absolute_and_ordered() -> None:
     assert fuse({"a": 0.8, "b": 0.2}, {"b": 0.4, "c": 0.1}, weight=0.5) == [
         ("a", pytest.approx(0.4)),
         ("b", pytest.approx(0.3)),

@@ -145,6 +145,7 @@ def about(call: Call, answer: Answer) -> dict[str, Any]:
         "citations": msgspec.to_builtins(answer.citations),
         "verdicts": msgspec.to_builtins(answer.verdicts),
         "grounded": answer.grounded,
+        "quoted": answer.quoted,
     }
 
 
