@@ -14,11 +14,11 @@ from proveout.retrieval.cite import MAX_WORDS, quote, quotes
 
 async def embed(texts: list[str]) -> NDArray[np.float32]:
     """Bags of hashed stems: near enough to an encoder for a test."""
-    vectors = np.full((len(texts), 512), 1e-3, np.float32)
+    vectors: NDArray[np.float32] = np.full((len(texts), 512), 1e-3, np.float32)
     for vector, text in zip(vectors, texts, strict=True):
         for word in content_words(text):
             vector[zlib.crc32(word.encode()) % 512] += 1
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def passage(text: str, score: float = 0.5, title: str = "Handbook") -> Passage:
