@@ -115,7 +115,7 @@ def test_every_content_query_keeps_to_the_scope(dsn: str) -> None:
 def test_content_needs_a_scope(dsn: str) -> None:
     async def work(store: Store) -> None:
         async with store.unscoped() as session:
-            with pytest.raises(TypeError, match="inside Store.within"):
+            with pytest.raises(TypeError, match=r"inside Store\.within"):
                 await session.fetch("search.passages", chunks=[1])
         async with store.within(Scope.system("one", "test")):
             pass

@@ -7,6 +7,7 @@ import time
 import urllib.request
 
 import openai
+
 from conftest import Server
 
 

@@ -7,6 +7,7 @@ import urllib.request
 
 import openai
 import pytest
+
 from conftest import Server
 
 QUESTION = "How many days of annual leave do full-time employees in Leeds get?"

@@ -16,7 +16,7 @@ import psycopg
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer
 
 from proveout.domain import Scope
-from proveout.errors import ProveoutError, Unavailable
+from proveout.errors import NotFound, ProveoutError, Unavailable
 
 _VERSION = "1"  # of the workflows' shapes: raise it when a running workflow could not go on
 _QUEUE = "jobs"
@@ -131,10 +131,12 @@ class Jobs:
         )
         return str(handle.get_workflow_id())
 
-    async def state(self, job: str) -> JobState:
-        """How the job stands."""
-        handle: Any = await self._client.retrieve_workflow_async(job)
-        status = await handle.get_status()
+    async def state(self, workspace: str, job: str) -> JobState:
+        """How a job of this workspace stands. Raises NotFound."""
+        found = await self._client.list_workflows_async(workflow_ids=[job], load_input=True, load_output=True)
+        if not found or (found[0].input or {"args": [None]})["args"][0] != workspace:
+            raise NotFound(f"There is no job {job}.")
+        status: Any = found[0]
         if status.status in ("PENDING", "ENQUEUED", "DELAYED"):
             progress = await self._client.get_event_async(job, "progress", timeout_seconds=0)
             waiting = status.status != "PENDING"
@@ -146,11 +148,13 @@ class Jobs:
             return JobState("failed", None, None, outcome["error"])
         return JobState("done", None, outcome["result"], None)
 
-    async def wait(self, job: str) -> JobState:
+    async def wait(self, workspace: str, job: str) -> JobState:
         """Waits for the job's end."""
-        while (state := await self.state(job)).state in ("waiting", "running"):
+        while True:
+            state = await self.state(workspace, job)
+            if state.state not in ("waiting", "running"):
+                return state
             await asyncio.sleep(_POLL_SECONDS)
-        return state
 
     def close(self) -> None:
         self._client.destroy()

@@ -61,9 +61,7 @@ class Ingester:
         for problem in problems:
             digests.pop(problem["document"])
         if not digests:
-            raise InvalidInput(
-                f"knowledge {knowledge}: none of its documents can be read: {problems[0]['message']}"
-            )
+            raise InvalidInput(f"knowledge {knowledge}: none of its documents can be read: {problems[0]['message']}")
         digest = self._digest(digests)
         await steps.run(f"index {knowledge}", self._index, steps.scope, knowledge, digest, digests, problems)
         return Snapshot(digest, tuple(problems))

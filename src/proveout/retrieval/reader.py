@@ -34,9 +34,7 @@ class Reader:
             answer = line.recv()
         except (EOFError, OSError):
             self.close()
-            raise InvalidInput(
-                f"{name}: the file cannot be read without harm; save it anew or remove it"
-            ) from None
+            raise InvalidInput(f"{name}: the file cannot be read without harm; save it anew or remove it") from None
         if isinstance(answer, str):
             raise InvalidInput(answer)
         title, text, pieces = answer

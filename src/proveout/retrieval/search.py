@@ -29,9 +29,7 @@ class Searcher:
     def __init__(self, store: Store, embed: Embed) -> None:
         self._store = store
         self._embed = embed
-        self._indexes: OrderedDict[tuple[str, str, str], tuple[list[int], NDArray[np.float32]]] = (
-            OrderedDict()
-        )
+        self._indexes: OrderedDict[tuple[str, str, str], tuple[list[int], NDArray[np.float32]]] = OrderedDict()
 
     async def search(self, scope: Scope, use: KnowledgeUse, query: str) -> list[Passage]:
         """The `use.top_k` best passages with their scores, best first, none under `use.min_score`.

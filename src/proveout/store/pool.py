@@ -103,7 +103,7 @@ class Store:
         try:
             async with self._pool.connection() as connection, connection.transaction():
                 yield connection
-        except (PoolTimeout, psycopg.OperationalError) as error:
+        except (PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise Unavailable("The database is not reachable just now; try again in a moment.") from error
 
 

@@ -55,7 +55,9 @@ def list_(json: output.AsJson = False) -> None:
 
 
 @app.command()
-def revoke(key: Annotated[str, typer.Argument(help="The key's id, as `key list` shows it.")]) -> None:
+def revoke(
+    key: Annotated[str, typer.Argument(help="The key's id, as `key list` shows it.")], json: output.AsJson = False
+) -> None:
     """Revoke a key; it is refused from now on."""
 
     async def run() -> None:
@@ -64,3 +66,4 @@ def revoke(key: Annotated[str, typer.Argument(help="The key's id, as `key list` 
             await client.call("DELETE", f"/api/v1/keys/{key}")
 
     asyncio.run(run())
+    output.document({"revoked": key}) if json else output.say(f"{key} is revoked")

@@ -86,7 +86,8 @@ async def _serve(server: Running, apps: list[tuple[Path, App]]) -> None:
         f"  owner key  {server.owner_key}\n\n"
         f"  curl -s {server.url}/v1/chat/completions \\\n"
         f"    -H \"Authorization: Bearer $(cat '{server.owner_key}')\" -H 'Content-Type: application/json' \\\n"
-        f'    -d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "How do I reset my password?"}}]}}\'\n'
+        f'    -d \'{{"model": "{model}", "messages": '
+        '[{"role": "user", "content": "How do I reset my password?"}]}\'\n'
     )
 
 
@@ -115,7 +116,7 @@ async def _until(client: Client, enough: Any) -> None:
     raise StartRefused(f"The server did not become ready in {_READY_SECONDS:.0f} s: {said}. Its logs are in DATA/logs.")
 
 
-def login() -> None:
+def login(json: output.AsJson = False) -> None:
     """Print a one-time link that opens the console as the holder of your key."""
 
     async def run() -> str:
@@ -123,4 +124,5 @@ def login() -> None:
         async with connect(told.url, told.key) as client:
             return f"{told.url}/login?code={(await client.call('POST', '/api/v1/logins'))['code']}"
 
-    output.say(asyncio.run(run()))
+    link = asyncio.run(run())
+    output.document({"link": link}) if json else output.say(link)

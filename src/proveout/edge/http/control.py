@@ -11,6 +11,7 @@ import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from proveout.access import keys
@@ -114,7 +115,7 @@ async def create_release(request: Request, response: Response, caller: Caller, a
     if request.headers.get("prefer") == "respond-async":
         response.status_code = 202
         return {"job": job}
-    made = _result(await here.jobs.wait(job))
+    made = _result(await here.jobs.wait(caller.key.workspace, job))
     await here.directory.refresh()
     response.status_code = 201 if made["created"] else 200
     return made
@@ -200,7 +201,7 @@ async def show_job(request: Request, caller: Caller, job: str) -> dict[str, Any]
     """How a job stands: waiting, running, done or failed."""
     keys.require(caller, Right.RELEASES_READ)
     here = gateway(request)
-    state = await here.jobs.state(job)
+    state = await here.jobs.state(caller.key.workspace, job)
     if state.state == "done":
         await here.directory.refresh()
     return dict(msgspec.to_builtins(state))
@@ -324,12 +325,20 @@ def control() -> FastAPI:
     app.include_router(router)
     app.add_exception_handler(ProveoutError, _failed)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _no_route)
     return app
 
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ProveoutError)
     return problems.response(error)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    answer = problems.response(NotFound(f"{request.method} {request.url.path} is not served: see GET /openapi.json."))
+    answer.status_code = error.status_code
+    return answer
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:

@@ -20,7 +20,6 @@ async def readyz(request: Request) -> JSONResponse:
     here = gateway(request)
     missing: dict[str, str] = {}
     try:
-        await here.rooms.catalogue.embed(["ready"])
         await here.rooms.catalogue.check()
     except ProveoutError as error:
         missing["models"] = error.message
