@@ -289,12 +289,13 @@ Event = Text | Finish
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """The support check's word on one sentence; `passage` is the index of the best passage."""
+    """The support check's word on one sentence; `passage` is the index of the best passage, `source` its words."""
 
     text: str
     supported: bool
     score: float
     passage: int | None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

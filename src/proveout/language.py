@@ -13,167 +13,21 @@ from functools import lru_cache
 import snowballstemmer
 
 _WORD = re.compile(r"\d+(?:[.,:]\d+)*[^\W_]*|[^\W\d_][^\W_]*(?:['’][^\W\d_]+)?")
-_STOP = frozenset(
-    [
-        "a",
-        "about",
-        "above",
-        "after",
-        "again",
-        "against",
-        "all",
-        "also",
-        "am",
-        "an",
-        "and",
-        "any",
-        "are",
-        "aren't",
-        "as",
-        "at",
-        "be",
-        "because",
-        "been",
-        "before",
-        "being",
-        "below",
-        "between",
-        "both",
-        "but",
-        "by",
-        "can",
-        "can't",
-        "cannot",
-        "could",
-        "couldn't",
-        "did",
-        "didn't",
-        "do",
-        "does",
-        "doesn't",
-        "doing",
-        "don't",
-        "down",
-        "during",
-        "each",
-        "few",
-        "for",
-        "from",
-        "further",
-        "had",
-        "hadn't",
-        "has",
-        "hasn't",
-        "have",
-        "haven't",
-        "having",
-        "he",
-        "her",
-        "here",
-        "hers",
-        "herself",
-        "him",
-        "himself",
-        "his",
-        "how",
-        "i",
-        "i'm",
-        "i've",
-        "if",
-        "in",
-        "into",
-        "is",
-        "isn't",
-        "it",
-        "it's",
-        "its",
-        "itself",
-        "just",
-        "let's",
-        "may",
-        "me",
-        "might",
-        "more",
-        "most",
-        "must",
-        "my",
-        "myself",
-        "of",
-        "off",
-        "on",
-        "once",
-        "only",
-        "or",
-        "other",
-        "our",
-        "ours",
-        "ourselves",
-        "out",
-        "over",
-        "own",
-        "per",
-        "please",
-        "shall",
-        "she",
-        "should",
-        "so",
-        "some",
-        "such",
-        "than",
-        "that",
-        "that's",
-        "the",
-        "their",
-        "theirs",
-        "them",
-        "themselves",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "those",
-        "through",
-        "to",
-        "too",
-        "under",
-        "until",
-        "up",
-        "us",
-        "very",
-        "was",
-        "wasn't",
-        "we",
-        "were",
-        "weren't",
-        "what",
-        "what's",
-        "when",
-        "where",
-        "which",
-        "while",
-        "who",
-        "whom",
-        "whose",
-        "why",
-        "will",
-        "with",
-        "won't",
-        "would",
-        "you",
-        "you're",
-        "your",
-        "yours",
-        "yourself",
-        "yourselves",
-    ]
-)
+_STOP_WORDS = """
+a about above after again against all also am an and any are aren't as at be because been before being below
+between both but by can can't cannot could couldn't did didn't do does doesn't doing don't down during each few for
+from further had hadn't has hasn't have haven't having he her here hers herself him himself his how i i'm i've if
+in into is isn't it it's its itself just let's may me might more most must my myself of off on once only or other
+our ours ourselves out over own per please shall she should so some such than that that's the their theirs them
+themselves then there these they this those through to too under until up us very was wasn't we were weren't what
+what's when where which while who whom whose why will with won't would you you're your yours yourself yourselves
+"""
+_STOP = frozenset(_STOP_WORDS.split())
 
 _UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 _SPELLED = {w: n for n, w in enumerate((_UNITS + " seventeen eighteen nineteen").split())}
-_TENS = {
-    w: 10 * n for n, w in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2)
-}
+_TEN_NAMES = "twenty thirty forty fifty sixty seventy eighty ninety"
+_TENS = {w: 10 * n for n, w in enumerate(_TEN_NAMES.split(), 2)}
 _CURRENCIES = {
     "$": "usd", "usd": "usd", "dollar": "usd", "dollars": "usd",
     "€": "eur", "eur": "eur", "euro": "eur", "euros": "eur",
@@ -212,7 +66,7 @@ def numbers(text: str) -> set[str]:
 
     A number with a percent sign or a currency gives two entries (`25` and `25%`, `80` and `80 eur`),
     so that "every number of A stands in B" is `numbers(A) <= numbers(B)`.
-    "one" counts only before a unit's or a thing's name would be a guess, so it never does.
+    A spelled-out "one" is mostly a pronoun and never counts.
     """
     text = _SPELLED_NUMBER.sub(_digits, unicodedata.normalize("NFKC", text))
     found = set()
@@ -258,63 +112,18 @@ class Sentence:
 
 
 _LOOKAHEAD = 5  # characters after a possible cut that decide it
-_CUT = re.compile(r"[.!?…]+[\"'”’)\]*_]*[ \t]+|[ \t]*\n\s*")
+# The lookbehinds keep long runs of dots or spaces linear.
+_CUT = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’)\]*_]*[ \t]+|(?<![ \t])[ \t]*\n\s*")
 _MARKER = re.compile(r"[-*+•‣◦▪–][ \t]|\d{1,2}[.)][ \t]|[a-z]\)[ \t]|#{1,4}|\|")
 _OPENER = re.compile(r"[\"'“‘(\[*_]*[^\W_a-z]|[-*•]\s")
-_NEVER_LAST = frozenset(
-    [
-        "mr",
-        "mrs",
-        "ms",
-        "dr",
-        "prof",
-        "st",
-        "vs",
-        "e.g",
-        "i.e",
-        "cf",
-        "fig",
-        "sec",
-        "approx",
-        "incl",
-        "excl",
-        "max",
-        "min",
-        "tel",
-        "ext",
-        "dept",
-        "hr",
-        "hrs",
-        "est",
-        "gen",
-        "rev",
-    ]
-)
-_BEFORE_NUMBER = frozenset(
-    [
-        "no",
-        "nos",
-        "art",
-        "p",
-        "pp",
-        "vol",
-        "ch",
-        "para",
-        "eq",
-        "jan",
-        "feb",
-        "mar",
-        "apr",
-        "jun",
-        "jul",
-        "aug",
-        "sep",
-        "sept",
-        "oct",
-        "nov",
-        "dec",
-    ]
-)
+_ABBREVIATIONS = """
+mr mrs ms dr prof st vs e.g i.e cf fig sec approx incl excl max min tel ext dept hr hrs est gen rev
+"""
+_NEVER_LAST = frozenset(_ABBREVIATIONS.split())
+_NUMBERED = """
+no nos art p pp vol ch para eq jan feb mar apr jun jul aug sep sept oct nov dec
+"""
+_BEFORE_NUMBER = frozenset(_NUMBERED.split())
 _SOFT_WRAP = 45  # a line at least this long, without an end mark, was wrapped by an editor
 
 

@@ -1,5 +1,7 @@
 """Words, numbers and sentences: what the search, the quote and the support check agree on."""
 
+import time
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,3 +79,9 @@ def test_any_text_comes_out_byte_for_byte(text: str, size: int) -> None:
 def test_a_sentence_is_given_out_before_the_stream_ends() -> None:
     stream = SentenceStream()
     assert stream.feed("You get 25 days. They can be ") == ["You get 25 days. "]
+
+
+def test_hostile_runs_are_cut_in_linear_time() -> None:
+    started = time.perf_counter()
+    sentences(" " * 200_000 + "x" + "." * 200_000 + "x" + " \n" * 100_000)
+    assert time.perf_counter() - started < 2

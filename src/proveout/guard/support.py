@@ -76,7 +76,7 @@ class SupportCheck:
                 continue
             supported = share >= WORDS and not turned_round(text, window) and await self._close(text, window)
             if (supported, share) > (best.supported, best.score):
-                best = Support(sentence, supported, round(share, 3), index)
+                best = Support(sentence, supported, round(share, 3), index, window)
         return best
 
     async def _close(self, text: str, window: str) -> bool:

@@ -179,7 +179,7 @@ def read_app(files: Mapping[str, bytes]) -> App:
 def _default_answer(knowledge: bool) -> str:
     if not knowledge:
         return "{{ question }}"
-    return "{% for passage in passages %}{{ passage.text }}\n\n{% endfor %}Question: {{ question }}"
+    return "Text:\n{% for passage in passages %}{{ passage.text }}\n\n{% endfor %}Question: {{ question }}"
 
 
 def _declared(files: Mapping[str, bytes]) -> tuple[AppFile, dict[str, int]]:

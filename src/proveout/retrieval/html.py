@@ -21,46 +21,11 @@ _NOISY_NAME = re.compile(
     r"(?:^|[\s_-])(?:nav|navbar|navigation|menu|breadcrumbs?|cookies?|sidebar|footer|skip|share|toc)(?:$|[\s_-])",
     re.IGNORECASE,
 )
-_BREAKING = frozenset(
-    [
-        "address",
-        "article",
-        "blockquote",
-        "dd",
-        "details",
-        "div",
-        "dl",
-        "dt",
-        "fieldset",
-        "figcaption",
-        "figure",
-        "footer",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "header",
-        "hr",
-        "html",
-        "body",
-        "li",
-        "main",
-        "ol",
-        "p",
-        "pre",
-        "section",
-        "summary",
-        "table",
-        "tbody",
-        "tfoot",
-        "thead",
-        "tr",
-        "ul",
-        "caption",
-    ]
-)
+_BREAKING_TAGS = """
+address article blockquote dd details div dl dt fieldset figcaption figure footer h1 h2 h3 h4 h5 h6 header hr html
+body li main ol p pre section summary table tbody tfoot thead tr ul caption
+"""
+_BREAKING = frozenset(_BREAKING_TAGS.split())
 
 
 def read_html(data: bytes, outline: Outline) -> Mapping[str, object]:

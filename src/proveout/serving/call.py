@@ -79,7 +79,7 @@ class Call:
     parameters: Parameters = Parameters()
     # -- retrieve
     passages: tuple[Passage, ...] = ()
-    quote: Quote | None = None
+    quotes: tuple[Quote, ...] = ()  # best first
     answerable: bool = True
     # -- compose
     prompts: tuple[Prompt, ...] = ()  # one for each of `models`

@@ -8,8 +8,6 @@ from proveout.domain import Message, Prompt, PromptTexts
 from proveout.serving.call import Call, Rooms
 from proveout.serving.templates import render
 
-_PASSAGES = 3  # a small model reads few passages better than many (docs/decisions/006)
-
 
 async def compose(call: Call, rooms: Rooms) -> Call:
     """Builds the prompt for each model that may answer; direct models get the messages as they are."""
@@ -22,7 +20,7 @@ async def compose(call: Call, rooms: Rooms) -> Call:
 
 def _of_release(call: Call, texts: PromptTexts) -> tuple[Message, ...]:
     question = call.asked.question
-    values = {"question": question, "passages": call.passages[:_PASSAGES]}
+    values = {"question": question, "passages": call.passages, "quotes": call.quotes}
     system = Message("system", render(texts.system, values))
     answer = Message("user", render(texts.answer, values))
     earlier = [m for m in call.asked.messages if m.role in ("user", "assistant")]

@@ -1,16 +1,17 @@
 """Stage: what reaches the caller. A sentence leaves only after its check; unsupported ones stay.
 
-`quote`: the best quote stands in when no sentence of the model's was supported; `refuse`: the refusal does;
-`flag`: everything leaves at once, and the answer says which sentences have no support.
+`quote`: the best quotes follow, as far as the supported sentences do not say it already; `refuse`: the refusal stands
+in when no sentence was supported; `flag`: everything leaves at once, and the answer says what has no support.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import re
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
 from proveout.domain import Citation, Finish, Outcome, Passage, Support, Text, Usage, Verdict
-from proveout.guard.support import SupportCheck
+from proveout.guard.support import SupportCheck, adds, covered
 from proveout.language import SentenceStream
 from proveout.retrieval.cite import MAX_WORDS
 from proveout.serving.call import Answer, Call, Piece, Rooms
@@ -18,6 +19,8 @@ from proveout.serving.generate import generate
 
 REFUSAL = "I could not find an answer to this in the sources that I may use."
 _NOTHING = Finish("stop", Usage())
+_ANSWER_WORDS = 120  # quotes are added up to this length
+_ENDED = re.compile(r"[.!?:][\"'”’)\]]*\s*$")
 
 
 class Citations:
@@ -28,16 +31,15 @@ class Citations:
         self._found: dict[int, Citation] = {}
 
     def cite(self, index: int, quote: str) -> Citation:
-        """The citation of passage `index`; its quote is that of its first use."""
+        """The citation of passage `index`; its quote, words of that passage, is that of its first use."""
         if index not in self._found:
             passage = self._passages[index]
-            words = quote.split(" ")
             self._found[index] = Citation(
                 number=len(self._found) + 1,
                 document=passage.document,
                 title=passage.title,
                 place=passage.place,
-                quote=quote if len(words) <= MAX_WORDS else " ".join(words[:MAX_WORDS]),
+                quote=" ".join(quote.split(" ")[:MAX_WORDS]),
                 chunk=passage.chunk,
             )
         return self._found[index]
@@ -80,7 +82,7 @@ async def _grounded(call: Call, rooms: Rooms) -> AsyncGenerator[Piece, None]:
     otherwise = call.release.manifest.otherwise
     check, citations = SupportCheck(rooms.embed), Citations(call.passages)
     verdicts: list[Verdict] = []
-    released = 0
+    released = ""
     finish = _NOTHING
     async with aclosing(_sentences(call, rooms)) as sentences:
         async for sentence in sentences:
@@ -88,38 +90,49 @@ async def _grounded(call: Call, rooms: Rooms) -> AsyncGenerator[Piece, None]:
                 finish = sentence
                 continue
             support = await check.check(sentence, call.passages)
-            if support.supported or otherwise == "flag":
-                yield Text(_cited(sentence, support, citations))
-                released += len(sentence)
-                verdicts += [] if support.supported else [_flagged(support, released)]
-    if released:
-        yield Answer(
-            finish.reason,
-            finish.usage,
-            citations=citations.all,
-            grounded=not verdicts,
-            passages=call.passages,
-            verdicts=tuple(verdicts),
-        )
-    else:
-        async with aclosing(_instead(call, citations, finish)) as pieces:
-            async for piece in pieces:
-                yield piece
-
-
-async def _instead(call: Call, citations: Citations, finish: Finish) -> AsyncGenerator[Piece, None]:
-    """No sentence of the model's was supported: the best quote, or the refusal."""
-    assert call.release is not None
-    best = call.quote
-    if call.release.manifest.otherwise == "refuse" or best is None:
-        async for piece in _refuse(call, finish):
-            yield piece
+            if otherwise != "flag" and not (support.supported and _is_news(sentence, released, call)):
+                continue
+            piece = _cited(sentence, support, citations)
+            released += piece
+            verdicts += [] if support.supported else [_flagged(support, len(released))]
+            yield Text(piece)
+    quoted = not released
+    if otherwise == "quote":
+        for piece in _quotes(call, released, citations):
+            released += piece
+            yield Text(piece)
+    if not released:
+        async for end in _refuse(call, finish):
+            yield end
         return
-    citation = citations.cite(best.passage, best.text)
-    stream = SentenceStream()
-    for sentence in [*stream.feed(best.text + f" [{citation.number}]"), *stream.close()]:
-        yield Text(sentence)
-    yield Answer("stop", finish.usage, citations=citations.all, grounded=True, quoted=True, passages=call.passages)
+    yield Answer(
+        "stop" if quoted else finish.reason,
+        finish.usage,
+        citations=citations.all,
+        grounded=not verdicts,
+        quoted=quoted,
+        passages=call.passages,
+        verdicts=tuple(verdicts),
+    )
+
+
+def _is_news(sentence: str, released: str, call: Call) -> bool:
+    """Weak models repeat the question, and themselves."""
+    return sentence.strip() not in released and adds(sentence, call.asked.question)
+
+
+def _quotes(call: Call, released: str, citations: Citations) -> Iterator[str]:
+    """What the best quotes say that the answer does not yet say, sentence by sentence, while there is room."""
+    for quote in call.quotes:
+        if covered(quote.text, released) or len(f"{released} {quote.text}".split()) > _ANSWER_WORDS:
+            continue
+        citation = citations.cite(quote.passage, quote.text)
+        text = f"{quote.text} [{citation.number}]"
+        if released:
+            text = ("" if released[-1].isspace() else "\n\n") + text
+        released += text
+        stream = SentenceStream()
+        yield from (*stream.feed(text), *stream.close())
 
 
 async def _sentences(call: Call, rooms: Rooms) -> AsyncGenerator[str | Finish, None]:
@@ -131,7 +144,10 @@ async def _sentences(call: Call, rooms: Rooms) -> AsyncGenerator[str | Finish, N
                 for sentence in stream.feed(event.text):
                     yield sentence
             else:
-                for sentence in stream.close():
+                rest = stream.close()
+                if event.reason == "length" and rest and not _ENDED.search(rest[-1]):
+                    rest.pop()  # the model was cut off in the middle of it
+                for sentence in rest:
                     yield sentence
                 yield event
 
@@ -141,7 +157,7 @@ def _cited(sentence: str, support: Support, citations: Citations) -> str:
     if not support.supported or support.passage is None:
         return sentence
     text = sentence.rstrip()
-    number = citations.cite(support.passage, text).number
+    number = citations.cite(support.passage, support.source).number
     return f"{text} [{number}]{sentence[len(text) :]}"
 
 

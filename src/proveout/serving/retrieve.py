@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from proveout.domain import Passage
 from proveout.guard.answerable import THRESHOLD, answerable
-from proveout.retrieval.cite import quote
+from proveout.retrieval.cite import quotes
 from proveout.serving.call import Call, Rooms
 
 
 async def retrieve(call: Call, rooms: Rooms) -> Call:
-    """Adds the passages, the best quote and whether they answer the question at all."""
+    """Adds the passages, the best quotes and whether they answer the question at all."""
     if call.release is None or not call.has_knowledge:
         return call
     found: list[Passage] = []
@@ -19,8 +19,9 @@ async def retrieve(call: Call, rooms: Rooms) -> Call:
         found += await rooms.searcher.search(call.principal.scope, use, call.asked.question)
     found.sort(key=lambda passage: -passage.score)
     passages = tuple(found)
-    best = await quote(call.asked.question, passages, rooms.embed)
-    if best is None:
+    found_quotes = tuple(await quotes(call.asked.question, passages, rooms.embed))
+    if not found_quotes:
         return replace(call, passages=passages, answerable=False)
+    best = found_quotes[0]
     chance = await answerable(call.asked.question, passages, best.text, best.passage, rooms.embed)
-    return replace(call, passages=passages, quote=best, answerable=chance >= THRESHOLD)
+    return replace(call, passages=passages, quotes=found_quotes, answerable=chance >= THRESHOLD)

@@ -17,9 +17,9 @@ def render(text: str, values: Mapping[str, object]) -> str:
 
 
 def check_template(text: str) -> None:
-    """Raises InvalidInput when `text` is not a template that renders with a question and passages."""
+    """Raises InvalidInput when `text` is not a template that renders with a question, passages and quotes."""
     try:
-        render(text, {"question": "?", "passages": ()})
+        render(text, {"question": "?", "passages": (), "quotes": ()})
     except TemplateError as error:
         line = getattr(error, "lineno", None)
         raise InvalidInput(f"{f'line {line}: ' if line else ''}{error}") from error

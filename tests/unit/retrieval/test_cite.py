@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from proveout.domain import Passage
 from proveout.language import content_words
-from proveout.retrieval.cite import MAX_WORDS, quote, quotes
+from proveout.retrieval.cite import MAX_WORDS, Quote, quotes
 
 
 async def embed(texts: list[str]) -> NDArray[np.float32]:
@@ -23,6 +23,11 @@ async def embed(texts: list[str]) -> NDArray[np.float32]:
 
 def passage(text: str, score: float = 0.5, title: str = "Handbook") -> Passage:
     return Passage("c", "d", title, (), text, 0, len(text), score=score)
+
+
+async def quote(question: str, passages: list[Passage], embed: object) -> Quote | None:
+    found = await quotes(question, passages, embed, limit=1)  # type: ignore[arg-type]
+    return found[0] if found else None
 
 
 LEAVE = passage(
