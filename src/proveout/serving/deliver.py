@@ -96,9 +96,9 @@ async def _grounded(call: Call, rooms: Rooms) -> AsyncGenerator[Piece, None]:
             released += piece
             verdicts += [] if support.supported else [_flagged(support, len(released))]
             yield Text(piece)
-    quoted = not released
+    said = released
     if otherwise == "quote":
-        for piece in _quotes(call, released, citations):
+        for piece in _quotes(call, said, citations):
             released += piece
             yield Text(piece)
     if not released:
@@ -106,11 +106,11 @@ async def _grounded(call: Call, rooms: Rooms) -> AsyncGenerator[Piece, None]:
             yield end
         return
     yield Answer(
-        "stop" if quoted else finish.reason,
+        finish.reason if released == said else "stop",  # quotes make an answer whole that the model left open
         finish.usage,
         citations=citations.all,
         grounded=not verdicts,
-        quoted=quoted,
+        quoted=not said,
         passages=call.passages,
         verdicts=tuple(verdicts),
     )
@@ -123,7 +123,7 @@ def _is_news(sentence: str, released: str, call: Call) -> bool:
 
 def _quotes(call: Call, released: str, citations: Citations) -> Iterator[str]:
     """What the best quotes say that the answer does not yet say, sentence by sentence, while there is room."""
-    for quote in call.quotes:
+    for quote in call.quotes[:1] if released else call.quotes:
         if covered(quote.text, released) or len(f"{released} {quote.text}".split()) > _ANSWER_WORDS:
             continue
         citation = citations.cite(quote.passage, quote.text)
