@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: up setup test lock browser clean
+.PHONY: up setup test docs lock browser clean
 
 up: setup
 	$(BIN)/proveout up examples/helpdesk
@@ -31,6 +31,25 @@ test: $(VENV)/.ready-dev browser
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# Writes docs/reference from the code; a test fails when it is stale.
+docs: $(VENV)/.ready-dev
+	$(BIN)/python tools/reference.py
+
+# Long runs: every victim killed many times, a thousand clients leaving.
+soak: $(VENV)/.ready-dev
+	$(BIN)/pytest tests/soak -p no:cacheprovider
+
+# Performance beside peers, which live in an environment of their own; what cannot be installed is named in the table.
+build/peers/.ready:
+	$(PYTHON) -m venv build/peers
+	-build/peers/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]'
+	-cd build/peers && npm install --silent --no-save @portkey-ai/gateway
+	touch $@
+
+bench: $(VENV)/.ready-dev build/peers/.ready
+	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq wrk >/dev/null; }
+	$(BIN)/python -m bench.gateway --peers build/peers --output docs/measured/gateway.md
 
 # The browser tests drive Debian's Chromium; without it they say so and are left out.
 browser:

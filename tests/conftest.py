@@ -8,22 +8,32 @@ import os
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import psycopg
 import pytest
 
 from proveout.store.postgres import EmbeddedPostgres
 from proveout.store.schema import migrate
+from proveout.testing.client import Client
+from proveout.testing.proxy import Proxy, proxy
+from proveout.testing.upstream import Upstream, upstream
 
 ROOT = Path(__file__).parent.parent
 HELPDESK = ROOT / "examples" / "helpdesk"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The long runs are left out unless they are asked for by name, as `make soak` does."""
+    return True if collection_path.name == "soak" and not any("soak" in name for name in config.args) else None
 
 
 @dataclass
@@ -49,6 +59,15 @@ class Server:
         """Runs `proveout` against this server."""
         command = [sys.executable, "-m", "proveout", *arguments]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=300, check=False)
+
+    def pid_of(self, name: str) -> int:
+        """The living child whose command has `name` in it: `gateway`, `worker`, `postgres`, `generator` …"""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        for child in children:
+            with contextlib.suppress(FileNotFoundError):
+                if name in Path(f"/proc/{child}/cmdline").read_bytes().decode():
+                    return int(child)
+        raise AssertionError(f"up has no child {name}")
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -95,6 +114,56 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = start_server(tmp_path_factory.mktemp("server") / "a data folder", str(HELPDESK))
     yield running
     assert running.stop() == 0
+
+
+@dataclass
+class World:
+    """A gateway's client, the upstream behind the providers `up` and `faulty`, and the proxy before `faulty`."""
+
+    client: Client
+    upstream: Upstream
+    proxy: Proxy
+
+
+@dataclass
+class Scripted:
+    """A server whose providers are at these ports; each test puts an upstream and a proxy of its own there."""
+
+    server: Server
+    upstream_port: int
+    proxy_port: int
+
+    @contextlib.asynccontextmanager
+    async def world(self) -> AsyncIterator[World]:
+        """The upstream and the proxy, with ledgers that begin here, and a client without a limit of connections."""
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        async with (
+            upstream(port=self.upstream_port) as up,
+            proxy("127.0.0.1", self.upstream_port, listen=self.proxy_port) as between,
+            aiohttp.ClientSession(connector=connector) as session,
+        ):
+            yield World(Client(session, self.server.url, self.server.owner_key), up, between)
+
+
+@pytest.fixture(scope="session")
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scripted]:
+    """`proveout up` with a scripted upstream as its provider: `up/SCRIPT`, and `faulty/SCRIPT` through the proxy."""
+    folder = tmp_path_factory.mktemp("scripted")
+    ports = [free_port(), free_port()]
+    (folder / "proveout.yaml").write_text(
+        f"providers:\n"
+        f"  up: {{base_url: 'http://127.0.0.1:{ports[0]}/v1'}}\n"
+        f"  faulty: {{base_url: 'http://127.0.0.1:{ports[1]}/v1', timeouts: {{first: 2, between: 1}}}}\n"
+    )
+    running = start_server(folder / "data", "--config", str(folder / "proveout.yaml"))
+    yield Scripted(running, *ports)
+    assert running.stop() == 0
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        return int(held.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

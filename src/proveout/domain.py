@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 StageName = Literal["poc", "beta", "production"]
 STAGES: tuple[StageName, ...] = ("poc", "beta", "production")  # ascending: the last is the highest
 
 Role = Literal["system", "user", "assistant", "tool"]
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 SearchMode = Literal["hybrid", "dense", "lexical"]
 Otherwise = Literal["quote", "refuse", "flag"]
 EVERYONE = "everyone"
@@ -137,6 +137,31 @@ class ModelUse:
 
 
 @dataclass(frozen=True, slots=True)
+class When:
+    """Which calls a choice of model is for. A call must meet every condition that is given."""
+
+    groups: tuple[str, ...] = ()  # the caller is in one of them
+    words_over: int | None = None  # the question has more words than this
+    words_under: int | None = None  # the question has fewer words than this
+
+    def holds(self, groups: frozenset[str], question: str) -> bool:
+        """Whether a call by someone in `groups` who asks `question` meets the conditions."""
+        if self.groups and groups.isdisjoint(self.groups):
+            return False
+        words = len(question.split())
+        over = self.words_over is None or words > self.words_over
+        return over and (self.words_under is None or words < self.words_under)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """A model, and the calls that it is for; None: for every call that comes this far down the list."""
+
+    use: ModelUse
+    when: When | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PromptTexts:
     """The prompt templates, as text: the instructions, and the user turn with its passages."""
 
@@ -160,13 +185,21 @@ class Manifest:
     """The resolved manifest: everything that decides an answer, and nothing else."""
 
     app: str
-    model: ModelUse
+    model: tuple[ModelChoice, ...]  # the first that applies is served; the last applies always
     fallback: tuple[ModelUse, ...]
     parameters: Parameters
     prompt: PromptTexts
     knowledge: tuple[KnowledgeUse, ...]
     otherwise: Otherwise
     schema: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.model or self.model[-1].when is not None:
+            raise ValueError("the last choice of a model must be for every call")
+
+    def model_for(self, groups: frozenset[str], question: str) -> ModelUse:
+        """The model that is served to a caller in `groups` who asks `question`."""
+        return next(c.use for c in self.model if c.when is None or c.when.holds(groups, question))
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,18 +280,37 @@ class Citation:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that a model asked for; `arguments` is JSON as the model wrote it, valid or not."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
+    """One turn. `parts` is the content as the caller sent it where it is more than text (images, say)."""
+
     role: Role
     content: str
+    parts: tuple[Mapping[str, object], ...] = ()
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()  # of an assistant
+    tool_call_id: str | None = None  # of a tool: which call this answers
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a model is asked: the upstream's own model name, the messages, the parameters."""
+    """What a model is asked: the upstream's own model name, the messages, the parameters.
+
+    `options` are fields of OpenAI's protocol that only some models take (tools, response_format, logprobs, …), as sent.
+    """
 
     model: str
     messages: tuple[Message, ...]
     parameters: Parameters
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,9 +323,21 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A piece of an answer."""
+    """A piece of an answer, or of a model's refusal to give one. `logprobs` as OpenAI's protocol has them."""
 
     text: str
+    refusal: bool = False
+    logprobs: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallPiece:
+    """A piece of the call number `index`: its first has the id and the name, all together the arguments."""
+
+    index: int
+    arguments: str
+    id: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,9 +346,10 @@ class Finish:
 
     reason: FinishReason
     usage: Usage
+    served_by: str = ""  # the model as the upstream itself names it, with its fingerprint if it has one
 
 
-Event = Text | Finish
+Event = Text | ToolCallPiece | Finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,3 +384,13 @@ class Price:
     def cost(self, usage: Usage) -> float:
         """USD for one generation."""
         return (usage.prompt_tokens * self.input + usage.completion_tokens * self.output) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds: to connect, until the first token, from one token to the next, and for the whole answer."""
+
+    connect: float = 5
+    first: float = 60
+    between: float = 30
+    total: float = 600

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from proveout.domain import Price
+from proveout.domain import Price, Timeouts, ToolCall
 from proveout.errors import StartRefused
 
 
@@ -30,8 +33,12 @@ DATA = Variable("PROVEOUT_DATA", "The folder that holds everything a server keep
 DATABASE = Variable("PROVEOUT_DATABASE", "The Postgres to use, as a DSN. Default: the embedded one.")
 CONFIG = Variable("PROVEOUT_CONFIG", "The server's config file. Default: ./proveout.yaml, then DATA/proveout.yaml.")
 ENGINE = Variable("PROVEOUT_ENGINE", "The Unix socket of the embedded engine. Default: in the runtime folder.")
+MASTER_KEY = Variable(
+    "PROVEOUT_MASTER_KEY", "The key above all keys of content, base64. Default: the text of DATA/master.key."
+)
 APPS = Variable("PROVEOUT_APPS", "Apps that must be able to answer before the server is ready, separated by commas.")
-VARIABLES = (URL, KEY, DATA, DATABASE, CONFIG, ENGINE, APPS)
+METRICS = Variable("PROVEOUT_METRICS", "The folder where the processes of one server share what they count.")
+VARIABLES = (URL, KEY, DATA, DATABASE, CONFIG, ENGINE, MASTER_KEY, APPS, METRICS)
 
 
 class _Strict(BaseModel):
@@ -39,25 +46,108 @@ class _Strict(BaseModel):
 
 
 class _Prices(_Strict):
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
+    input: float = Field(ge=0, description="USD per million tokens of the prompt.")
+    output: float = Field(ge=0, description="USD per million tokens of the answer.")
 
 
 class _RemoteModel(_Strict):
-    version: str = ""
-    prices: _Prices | None = None
+    version: str = Field(
+        default="", description="What the model is declared to be: part of the digest of every release that uses it."
+    )
+    prices: _Prices | None = Field(default=None, description="Default: the provider's.")
+
+
+class _Timeouts(_Strict):
+    connect: float = Field(default=5, gt=0, description="Seconds to connect.")
+    first: float = Field(default=60, gt=0, description="Seconds until the first token.")
+    between: float = Field(default=30, gt=0, description="Seconds from one token to the next.")
+    total: float = Field(default=600, gt=0, description="Seconds for the whole answer.")
 
 
 class _Provider(_Strict):
-    base_url: str = Field(pattern=r"^https?://.+/v1/?$")
-    api_key_env: str | None = None
-    prices: _Prices | None = None
-    models: dict[str, _RemoteModel] = Field(default_factory=dict)
+    base_url: str = Field(pattern=r"^https?://.+/v1/?$", description="Where its OpenAI protocol is; ends in `/v1`.")
+    api_key_env: str | None = Field(default=None, description="The environment variable that holds its API key.")
+    prices: _Prices | None = Field(default=None, description="Of every model without prices of its own.")
+    models: dict[str, _RemoteModel] = Field(
+        default_factory=dict, description="What is known of its models, by the provider's names for them."
+    )
+    timeouts: _Timeouts = Field(default=_Timeouts(), description="How long the provider is waited for.")
 
 
-class _Config(_Strict):
-    providers: dict[str, _Provider] = Field(default_factory=dict)
-    default: str | None = None
+class _EchoCall(_Strict):
+    name: str = Field(min_length=1, description="The tool.")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="What it is called with.")
+
+
+class _EchoReply(_Strict):
+    text: str | None = Field(
+        default=None, description="What is said when no tools were offered; by itself, the question."
+    )
+    tool_calls: list[_EchoCall] = Field(
+        min_length=1, description="The calls that are asked for when tools were offered."
+    )
+
+
+class _Echo(_Strict):
+    replies: dict[str, str | _EchoReply] | list[str] = Field(
+        default_factory=dict,
+        description="By question, or a pattern (Python's `re`) found in it, the reply, the first that fits; or a list "
+        "of replies, of which chance takes one. Without a reply, the question.",
+    )
+    seed: int = Field(0, description="What chance starts from, with the request's own `seed` and messages.")
+    error_rate: float = Field(0, ge=0, le=1, description="The share of requests that fail before the first token.")
+    truncate_rate: float = Field(0, ge=0, le=1, description="The share of answers that break off half way.")
+    degrade_rate: float = Field(0, ge=0, le=1, description="The share of answers with their words in reverse.")
+    first_token_ms: float = Field(0, ge=0, le=600_000, description="Milliseconds before the first token.")
+    per_token_ms: float = Field(0, ge=0, le=60_000, description="Milliseconds from one token to the next.")
+    tokens: int | None = Field(None, ge=1, le=100_000, description="Tokens (words) of every answer, by repetition.")
+    chunk: int = Field(1, ge=1, le=10_000, description="Tokens that are sent at once.")
+
+    @field_validator("replies")
+    @classmethod
+    def _patterns(cls, replies: dict[str, str | _EchoReply] | list[str]) -> dict[str, str | _EchoReply] | list[str]:
+        for key in replies if isinstance(replies, dict) else ():
+            try:
+                re.compile(key)
+            except re.error as error:
+                raise ValueError(f"{key!r} is not a pattern ({error}): write a backslash before ( [ * + ? .") from error
+        return replies
+
+
+class _Telemetry(_Strict):
+    otlp: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/]+",
+        description="Where spans are sent by OTLP over HTTP: `http://collector:4318`. Without it nothing is sent.",
+    )
+    headers_env: str | None = Field(
+        default=None,
+        description="The environment variable that holds the collector's headers: `name=value,name=value`.",
+    )
+    metrics_public: bool = Field(
+        default=False, description="Whether `/metrics` is open to anyone; else a key needs `requests:read`."
+    )
+    log: Literal["json", "text"] | None = Field(
+        default=None, description="How the log is written. Default: text on a terminal, JSON lines elsewhere."
+    )
+
+
+class ConfigFile(_Strict):
+    """The server's config file, `proveout.yaml`."""
+
+    providers: dict[str, _Provider] = Field(
+        default_factory=dict, description="Model providers that speak OpenAI's protocol. Nothing else is called."
+    )
+    echo: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")], _Echo] = Field(
+        default_factory=dict, description="Scripted fakes, used as the models `echo/NAME`."
+    )
+    default: str | None = Field(
+        default=None, description="The model for clients that name none. Default: the first app, else the local model."
+    )
+    capture: Literal["sealed", "none"] = Field(
+        default="sealed", description="Whether requests keep their payload, sealed, for replay and evaluation."
+    )
+    telemetry: _Telemetry = Field(default=_Telemetry(), description="What is told to those who run the server.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +160,43 @@ class ProviderSettings:
     price: Price | None
     prices: Mapping[str, Price]
     versions: Mapping[str, str]
+    timeouts: Timeouts
+
+
+@dataclass(frozen=True, slots=True)
+class EchoReply:
+    """What a fake model says, None for the question; with tools offered, the calls instead, if there are any."""
+
+    text: str | None
+    calls: tuple[ToolCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EchoSettings:
+    """The script of the model `echo/NAME`; see `docs/configuration.md`. Rates are shares in [0, 1]."""
+
+    name: str
+    replies: Mapping[str, EchoReply] = field(default_factory=dict)  # by question or pattern, the first that fits
+    any_of: tuple[EchoReply, ...] = ()  # for every question
+    seed: int = 0
+    error_rate: float = 0
+    truncate_rate: float = 0
+    degrade_rate: float = 0
+    first_token_ms: float = 0
+    per_token_ms: float = 0
+    tokens: int | None = None
+    chunk: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetrySettings:
+    """What is told to those who run the server. `shared` is the folder of the processes' counts."""
+
+    otlp: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    metrics_public: bool = False
+    log: Literal["json", "text"] | None = None
+    shared: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +208,13 @@ class Settings:
     data: Path
     database: str | None = field(repr=False)
     engine: Path | None
+    master_key: str | None = field(repr=False)
     apps: tuple[str, ...]
     providers: tuple[ProviderSettings, ...]
+    echo: tuple[EchoSettings, ...]
     default: str | None
+    capture: Literal["sealed", "none"]
+    telemetry: TelemetrySettings
 
 
 def read(environ: Mapping[str, str] | None = None) -> Settings:
@@ -98,7 +229,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
 
     data = Path(get(DATA)).expanduser().absolute()
     path = _config_path(get(CONFIG), data)
-    config = _Config() if path is None else _read_config(path)
+    config = ConfigFile() if path is None else _read_config(path)
     engine = get(ENGINE)
     return Settings(
         url=get(URL).rstrip("/"),
@@ -106,9 +237,13 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         data=data,
         database=get(DATABASE) or None,
         engine=Path(engine) if engine else None,
+        master_key=get(MASTER_KEY) or None,
         apps=tuple(name for name in get(APPS).split(",") if name),
         providers=tuple(_provider(name, p, env, path) for name, p in config.providers.items()),
+        echo=tuple(_echo(name, script) for name, script in config.echo.items()),
         default=config.default,
+        capture=config.capture,
+        telemetry=_telemetry(config.telemetry, env, path, get(METRICS)),
     )
 
 
@@ -120,10 +255,10 @@ def _config_path(named: str, data: Path) -> Path | None:
     return next((p for p in (Path("proveout.yaml"), data / "proveout.yaml") if p.is_file()), None)
 
 
-def _read_config(path: Path) -> _Config:
+def _read_config(path: Path) -> ConfigFile:
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return _Config.model_validate(content or {})
+        return ConfigFile.model_validate(content or {})
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StartRefused(f"{path} is not valid YAML: {error}") from error
     except ValidationError as error:
@@ -145,7 +280,43 @@ def _provider(name: str, given: _Provider, env: Mapping[str, str], path: Path | 
         price=_price(given.prices),
         prices={model: price for model, m in given.models.items() if (price := _price(m.prices))},
         versions={model: m.version for model, m in given.models.items()},
+        timeouts=Timeouts(**given.timeouts.model_dump()),
     )
+
+
+def _echo(name: str, given: _Echo) -> EchoSettings:
+    by_question = given.replies if isinstance(given.replies, dict) else {}
+    any_of = given.replies if isinstance(given.replies, list) else []
+    return EchoSettings(
+        name=name,
+        replies={question: _echo_reply(question, reply) for question, reply in by_question.items()},
+        any_of=tuple(EchoReply(text) for text in any_of),
+        **given.model_dump(exclude={"replies"}),
+    )
+
+
+def _echo_reply(question: str, given: str | _EchoReply) -> EchoReply:
+    if isinstance(given, str):
+        return EchoReply(given)
+    mark = hashlib.sha256(question.encode()).hexdigest()[:16]
+    calls = (
+        ToolCall(f"call_{mark}{position}", call.name, json.dumps(call.arguments))
+        for position, call in enumerate(given.tool_calls)
+    )
+    return EchoReply(given.text, tuple(calls))
+
+
+def _telemetry(given: _Telemetry, env: Mapping[str, str], path: Path | None, shared: str) -> TelemetrySettings:
+    headers: dict[str, str] = {}
+    if given.headers_env is not None:
+        for pair in env.get(given.headers_env, "").split(","):
+            name, equals, value = pair.partition("=")
+            if not equals or not name.strip():
+                key = f"{path}: telemetry.headers_env"
+                raise StartRefused(f"{key}: the variable {given.headers_env} does not hold name=value,name=value.")
+            headers[name.strip()] = value.strip()
+    otlp = given.otlp.rstrip("/").removesuffix("/v1/traces") if given.otlp else None
+    return TelemetrySettings(otlp, headers, given.metrics_public, given.log, Path(shared) if shared else None)
 
 
 def _price(given: _Prices | None) -> Price | None:

@@ -11,9 +11,12 @@ import pytest
 
 from proveout.domain import KnowledgeUse, Scope
 from proveout.retrieval import postings
+from proveout.retrieval.sealed import Content, owner, seal_chunk
 from proveout.retrieval.search import Searcher
 from proveout.store.pool import Session, Store, as_json, as_vector
+from proveout.store.sealing import Keyring, Unsealable, seal
 
+KEYRING = Keyring(b"m" * 32)
 VECTOR = [1.0, 0.0, 0.0]
 DOCUMENTS = {"open.md": ["everyone"], "hr.md": ["group:hr"], "nobody.md": [], "ann.md": ["user:ann"]}
 
@@ -43,12 +46,15 @@ async def fill(store: Store, workspace: str) -> None:
         for document, readers in DOCUMENTS.items():
             text = f"canary of {document} in {workspace}"
             await session.run("documents.put", **where, id=document, readers=readers)
+            key = await KEYRING.key(session, workspace, "document", owner("kb", document))
+            sealed = seal(key, text.encode(), "version")
             version = await session.row(
-                "versions.insert", **where, document=document, digest="d", pipeline="p", title=document, text=text
+                "versions.insert", **where, document=document, digest="d", pipeline="p", sealed=sealed
             )
             assert version is not None
             versions.append(version["id"])
-            chunk = {"ordinal": 0, "headings": [], "text": text, "start": 0, "end": len(text), "page": None}
+            sealed = seal_chunk(key, Content(document, (), text))
+            chunk = {"ordinal": 0, "sealed": sealed, "start": 0, "end": len(text), "page": None}
             identity = {**where, "document": document, "version": version["id"], "embedding": as_vector(VECTOR)}
             await session.run("chunks.insert", **identity, **chunk)
             texts.append(text)
@@ -87,7 +93,7 @@ def test_a_search_finds_exactly_what_the_scope_may_read(dsn: str) -> None:
                 if scope.workspace == "three":
                     continue
                 use = KnowledgeUse("kb", "s", top_k=10, mode=mode, min_score=0.0)
-                found = await Searcher(store, embed).search(scope, use, "canary of documents")
+                found = await Searcher(store, KEYRING, embed).search(scope, use, "canary of documents")
                 assert {p.document for p in found} == visible, (mode, scope)
                 assert all(scope.workspace in p.text for p in found)
 
@@ -148,8 +154,8 @@ def test_the_service_role_can_neither_bypass_nor_rewrite(dsn: str) -> None:
             "select rolsuper, rolbypassrls from pg_roles where rolname = 'proveout_service'"
         ).fetchone()
         assert row == (False, False)
-        content = {"bundles", "documents", "versions", "chunks", "snapshots", "postings", "intents", "completions",
-                   "evaluations", "evaluation_cases"}  # fmt: skip
+        content = {"sealing_keys", "bundles", "documents", "versions", "chunks", "snapshots", "postings", "intents",
+                   "completions", "payloads", "evaluations", "evaluation_cases"}  # fmt: skip
         forced = connection.execute(
             "select relname from pg_class where relnamespace = 'proveout'::regnamespace and relrowsecurity"
             " and relforcerowsecurity"
@@ -158,3 +164,29 @@ def test_the_service_role_can_neither_bypass_nor_rewrite(dsn: str) -> None:
         connection.execute("set role proveout_service")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("delete from proveout.completions")
+
+
+def test_no_text_lies_in_clear(dsn: str) -> None:
+    """Every column of every table is searched for the words that the documents hold."""
+
+    async def work(store: Store) -> None:
+        with psycopg.connect(dsn) as connection:
+            tables = connection.execute(
+                "select relname from pg_class where relnamespace = 'proveout'::regnamespace and relkind = 'r'"
+            ).fetchall()
+            assert len(tables) > 10
+            for (table,) in tables:
+                rows = connection.execute(f"select t::text from proveout.{table} t").fetchall()
+                for (row,) in rows:
+                    assert "canary" not in row and b"canary".hex() not in row, table
+
+    run(dsn, work)
+
+
+def test_another_master_key_opens_nothing(dsn: str) -> None:
+    async def work(store: Store) -> None:
+        use = KnowledgeUse("kb", "s", top_k=10, mode="dense", min_score=0.0)
+        with pytest.raises(Unsealable):
+            await Searcher(store, Keyring(b"x" * 32), embed).search(Scope("one", "bob"), use, "canary")
+
+    run(dsn, work)

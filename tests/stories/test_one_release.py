@@ -35,7 +35,7 @@ def test_a_release_is_created_listed_and_shown(server: Server, app_folder: Calla
     listed = json.loads(server.cli("release", "list", "notes", "--json").stdout)["releases"]
     assert [release["number"] for release in listed] == [2, 1] and listed[0]["stages"] == []
     shown = json.loads(server.cli("release", "show", "notes@1", "--json").stdout)
-    assert shown["manifest"]["model"]["name"] == "echo" and shown["facts"]["purpose"].startswith("Answer")
+    assert shown["manifest"]["model"][0]["use"]["name"] == "echo" and shown["facts"]["purpose"].startswith("Answer")
 
 
 def test_only_poc_is_open_without_evidence(server: Server, app_folder: Callable[..., Path]) -> None:

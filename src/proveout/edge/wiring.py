@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from proveout.domain import Directory
+from proveout.domain import WORKSPACE, Directory, Scope
+from proveout.edge.telemetry import Telemetry, open_telemetry
 from proveout.engine import weights
 from proveout.engine.catalogue import Catalogue, Provider
 from proveout.errors import ProveoutError, StartRefused
 from proveout.evals.runner import RunEvaluation
 from proveout.jobs.runtime import Job, Jobs
 from proveout.ledger.journal import Journal
+from proveout.ledger.payloads import Payloads
 from proveout.releases.create import CreateRelease
 from proveout.retrieval.ingest import Ingester
 from proveout.retrieval.search import Searcher
@@ -23,13 +25,15 @@ from proveout.serving.call import Rooms
 from proveout.settings import ProviderSettings, Settings
 from proveout.store.configuration import load
 from proveout.store.pool import Store
+from proveout.store.sealing import MASTER_KEY_FILE, Keyring, read_master_key
 
 CREATE_RELEASE = "create-release"
 EVALUATE = "evaluate"
 
 _REFRESH_SECONDS = 0.5
-_GATEWAY_CONNECTIONS = 6
-_WORKER_CONNECTIONS = 6
+_EXPIRE_SECONDS = 3600.0
+_GATEWAY_CONNECTIONS = 5  # and one that listens, and two for jobs: 8
+_WORKER_CONNECTIONS = 5  # and one that listens, one for the slot, five for jobs: 12
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +53,15 @@ class Configuration:
         self._directory = await load(self._store, self._directory)
 
     async def run(self) -> None:
-        """Looks every half second, until cancelled. Without the database the last known one serves on."""
+        """Looks at every change and every half second, until cancelled. Without the database the last one serves on."""
         while True:
-            await asyncio.sleep(_REFRESH_SECONDS)
             try:
-                await self.refresh()
+                async with aclosing(self._store.listen("proveout_configuration", _REFRESH_SECONDS)) as changes:
+                    async for _ in changes:
+                        await self.refresh()
             except ProveoutError as error:
                 log.warning("configuration not refreshed: %s", error.message)
+                await asyncio.sleep(_REFRESH_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +70,10 @@ class Ground:
 
     settings: Settings
     store: Store
+    keyring: Keyring
     directory: Configuration
     rooms: Rooms
+    telemetry: Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,9 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     async with _ground(settings, _GATEWAY_CONNECTIONS) as ground:
         jobs = Jobs(database(settings))
         try:
-            yield Gateway(ground.settings, ground.store, ground.directory, ground.rooms, jobs)
+            yield Gateway(
+                ground.settings, ground.store, ground.keyring, ground.directory, ground.rooms, ground.telemetry, jobs
+            )
         finally:
             jobs.close()
 
@@ -92,11 +102,13 @@ async def worker(settings: Settings) -> AsyncIterator[Mapping[str, Job]]:
     async with _ground(settings, _WORKER_CONNECTIONS) as ground:
         catalogue = ground.rooms.catalogue
         embedder = catalogue.digest(f"local/{weights.EMBEDDER}")
-        ingester = Ingester(ground.store, catalogue.embed, embedder)
+        ingester = Ingester(ground.store, ground.keyring, catalogue.embed, embedder)
+        expiring = asyncio.create_task(_expire(Payloads(ground.store, ground.keyring)))
         yield {
-            CREATE_RELEASE: CreateRelease(ground.store, ingester, catalogue),
-            EVALUATE: RunEvaluation(ground.store, ground.rooms),
+            CREATE_RELEASE: CreateRelease(ground.store, ground.keyring, ingester, catalogue),
+            EVALUATE: RunEvaluation(ground.store, ground.keyring, ground.rooms),
         }
+        await _cancel(expiring)
 
 
 def database(settings: Settings) -> str:
@@ -112,6 +124,9 @@ async def _ground(settings: Settings, connections: int) -> AsyncIterator[Ground]
         store = Store(database(settings), size=connections)
         await store.open()
         stack.push_async_callback(store.close)
+        telemetry = open_telemetry(settings.telemetry)
+        stack.push_async_callback(asyncio.to_thread, telemetry.close)  # what is left is sent
+        keyring = Keyring(read_master_key(settings.master_key, settings.data / MASTER_KEY_FILE))
         directory = Configuration(store, await load(store))
         journal = Journal(store)
         catalogue = await asyncio.to_thread(_catalogue, settings)
@@ -121,12 +136,14 @@ async def _ground(settings: Settings, connections: int) -> AsyncIterator[Ground]
         rooms = Rooms(
             directory=directory,
             catalogue=catalogue,
-            searcher=Searcher(store, catalogue.embed),
+            searcher=Searcher(store, keyring, catalogue.embed),
             embed=catalogue.embed,
             journal=journal,
+            payloads=Payloads(store, keyring) if settings.capture == "sealed" else None,
             default=settings.default,
+            observe=telemetry.observe,
         )
-        yield Ground(settings, store, directory, rooms)
+        yield Ground(settings, store, keyring, directory, rooms, telemetry)
 
 
 def _catalogue(settings: Settings) -> Catalogue:
@@ -135,11 +152,23 @@ def _catalogue(settings: Settings) -> Catalogue:
     found = (weights.generator(), weights.embedder())
     cache = settings.data / "cache"
     digests = {w.name: weights.digest(w, cache) for w in found}
-    return Catalogue([_provider(p) for p in settings.providers], Path(settings.engine), digests)
+    return Catalogue([_provider(p) for p in settings.providers], Path(settings.engine), digests, settings.echo)
 
 
 def _provider(given: ProviderSettings) -> Provider:
-    return Provider(given.name, given.base_url, given.api_key, given.price, given.prices, given.versions)
+    return Provider(
+        given.name, given.base_url, given.api_key, given.price, given.prices, given.versions, given.timeouts
+    )
+
+
+async def _expire(payloads: Payloads) -> None:
+    """Deletes payloads past their time, every hour, until cancelled."""
+    while True:
+        try:
+            await payloads.expire(Scope.system(WORKSPACE, "retention"))
+        except ProveoutError as error:
+            log.warning("old payloads not deleted: %s", error.message)
+        await asyncio.sleep(_EXPIRE_SECONDS)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -1,21 +1,23 @@
-"""Every model that can be named, by name: `local/NAME`, `echo`, `PROVIDER/MODEL`."""
+"""Every model that can be named, by name: `local/NAME`, `echo`, `echo/NAME`, `PROVIDER/MODEL`."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from proveout.domain import Price
+from proveout.domain import Price, Timeouts
 from proveout.engine.echo import Echo
 from proveout.engine.model import Model
 from proveout.engine.remote import Remote
 from proveout.engine.weights import EMBEDDER, GENERATOR
 from proveout.errors import NotFound
+from proveout.settings import EchoSettings
 
 ECHO = "echo"
 LOCAL = "local"
@@ -36,6 +38,7 @@ class Provider:
     price: Price | None = None
     prices: Mapping[str, Price] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    timeouts: Timeouts = Timeouts()
 
     def __post_init__(self) -> None:
         if self.name in (LOCAL, ECHO) or "/" in self.name or not self.name:
@@ -45,23 +48,34 @@ class Provider:
 class Catalogue:
     """The models of this server. `digests` holds the embedded models' (`weights.digest`) by their names."""
 
-    def __init__(self, providers: Sequence[Provider], engine: Path, digests: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        providers: Sequence[Provider],
+        engine: Path,
+        digests: Mapping[str, str],
+        scripts: Sequence[EchoSettings] = (),
+    ) -> None:
         self._providers = {p.name: p for p in providers}
-        self._remotes = {p.name: Remote(p.base_url, p.api_key, name=p.name) for p in providers}
+        self._remotes = {p.name: Remote(p.base_url, p.api_key, name=p.name, timeouts=p.timeouts) for p in providers}
         self._local = Remote("http://engine/v1", name="The embedded engine", socket_path=engine)
         self._digests = dict(digests)
-        self._echo = Echo()
+        self._scripts = {f"{ECHO}/{s.name}": s for s in scripts}
+        self._echoes = {ECHO: Echo(), **{name: Echo(script) for name, script in self._scripts.items()}}
 
     def resolve(self, name: str) -> tuple[Model, str]:
         """The model and the name it has upstream. Raises NotFound."""
-        if name == ECHO:
-            return self._echo, name
+        if name in self._echoes:
+            return self._echoes[name], name
         provider, _, model = name.partition("/")
         if provider == LOCAL and model == GENERATOR:
             return self._local, model
         if provider in self._remotes and model:
             return self._remotes[provider], model
         raise NotFound(f"There is no model {name!r}; there are: {', '.join(self.names())}.")
+
+    def takes_options(self, name: str) -> bool:
+        """Whether the model takes more than text and sampling parameters: tools, images, a schema, and so on."""
+        return not name.startswith(f"{LOCAL}/")
 
     def digest(self, name: str) -> str:
         """What decides a model's answers, `sha256:…`: weights, or name and declared version. Raises NotFound.
@@ -72,13 +86,17 @@ class Catalogue:
         if provider == LOCAL and model in self._digests:
             return self._digests[model]
         self.resolve(name)
+        if name in self._scripts:
+            script = json.dumps(asdict(self._scripts[name]), sort_keys=True)
+            return f"sha256:{hashlib.sha256(script.encode()).hexdigest()}"
         version = self._providers[provider].versions.get(model, "") if provider in self._providers else "1"
         return f"sha256:{hashlib.sha256(f'{name}@{version}'.encode()).hexdigest()}"
 
     def price(self, name: str) -> Price | None:
         """USD per million tokens; None when the provider's model has no price. Raises NotFound."""
-        self.resolve(name)
         provider, _, model = name.partition("/")
+        if not (provider == LOCAL and model in self._digests):
+            self.resolve(name)
         if provider not in self._providers:
             return FREE
         return self._providers[provider].prices.get(model, self._providers[provider].price)
@@ -90,7 +108,20 @@ class Catalogue:
             for p in self._providers.values()
             for model in sorted(p.prices.keys() | p.versions.keys())
         ]
-        return [f"{LOCAL}/{GENERATOR}", ECHO, *declared]
+        return [f"{LOCAL}/{GENERATOR}", *self._echoes, *declared]
+
+    def embedders(self) -> list[str]:
+        """The models known to make embeddings and nothing else."""
+        return [f"{LOCAL}/{EMBEDDER}"]
+
+    def embedder(self, name: str) -> tuple[Remote, str]:
+        """The model and the name it has upstream. Raises NotFound."""
+        provider, _, model = name.partition("/")
+        if provider == LOCAL and model == EMBEDDER:
+            return self._local, model
+        if provider in self._remotes and model:
+            return self._remotes[provider], model
+        raise NotFound(f"The model {name!r} makes no embeddings: use {LOCAL}/{EMBEDDER}, or a provider's.")
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors of the embedded encoder, float32 [n, 384]. Raises as `Remote.embed` does."""

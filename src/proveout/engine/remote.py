@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import aiohttp
@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from proveout.domain import Event, Finish, FinishReason, Prompt, Text, Usage
+from proveout.domain import Event, Finish, FinishReason, Message, Prompt, Text, Timeouts, ToolCallPiece, Usage
 from proveout.engine import sse
 from proveout.engine.weights import EMBEDDER
 from proveout.errors import InvalidInput, ProveoutError, Truncated, Unavailable, UpstreamFailed
@@ -24,22 +24,45 @@ EMBED_TEXTS = 256  # texts of one request: keeps each within a few seconds on th
 LINGER = 0.05  # seconds to wait for the end of the body after [DONE]
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds: to connect, until the first text, and from one text to the next."""
+# What upstreams call the ends of whole answers. Any other end is none (`error`, `abort`, …).
+_REASONS: Mapping[str, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
 
-    connect: float = 5
-    first: float = 60
-    between: float = 30
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    index: int = 0
+    id: str | None = None
+    function: _Function = msgspec.field(default_factory=_Function)
 
 
 class _Delta(msgspec.Struct):
     content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    reasoning_content: Any = None  # not given on, but a sign of life
+    reasoning: Any = None
 
 
 class _Choice(msgspec.Struct):
     delta: _Delta = msgspec.field(default_factory=_Delta)
     finish_reason: str | None = None
+    logprobs: dict[str, Any] | None = None
 
 
 class _Usage(msgspec.Struct):
@@ -50,7 +73,12 @@ class _Usage(msgspec.Struct):
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] = []
     usage: _Usage | None = None
+    model: str | None = None
+    system_fingerprint: str | None = None
     error: Any = None
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
 
 
 class _Embedding(msgspec.Struct):
@@ -60,6 +88,8 @@ class _Embedding(msgspec.Struct):
 
 class _Embeddings(msgspec.Struct):
     data: list[_Embedding]
+    model: str | None = None
+    usage: _Usage = msgspec.field(default_factory=_Usage)
 
 
 class Remote:
@@ -86,37 +116,48 @@ class Remote:
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """See `Model`. Usage is the upstream's; zeros when it reports none, since pieces are not tokens."""
-        answer = _Answer(self._name)
-        deadline = asyncio.get_running_loop().time() + self._timeouts.first
+        answer = _Answer(self._name, _Deadline(self._timeouts))
         async with self._failures(answer):
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(answer.deadline.at):
                 response = await self._post("/chat/completions", _chat(prompt))
             try:
                 parser = sse.Parser()
                 while not answer.done:
-                    async with asyncio.timeout_at(deadline):
+                    async with asyncio.timeout_at(answer.deadline.at):
                         received = await response.content.readany()
                     if not received:
                         break
                     for event in parser.feed(received):
-                        if text := answer.read(event):
-                            yield Text(text)
-                            deadline = asyncio.get_running_loop().time() + self._timeouts.between
-                with suppress(TimeoutError):  # a response read to its end leaves its connection for the next
+                        for piece in answer.read(event):
+                            yield piece
+                            answer.deadline.extend()
+                # A response read to its end leaves its connection for the next; after [DONE] nothing can be lost.
+                with suppress(TimeoutError, aiohttp.ClientError, OSError):
                     async with asyncio.timeout(LINGER):
                         await response.content.readany()
             finally:
                 response.close()  # before its end: closes the connection, which stops the upstream
-            yield answer.finish()
+            yield answer.finish(ended=answer.done or _is_framed(response))
 
     async def embed(self, texts: Sequence[str], model: str = EMBEDDER) -> NDArray[np.float32]:
         """Vectors, float32 [len(texts), dimensions], in the order of `texts`.
 
         Raises Unavailable (away or busy), UpstreamFailed, or InvalidInput.
         """
+        rows, _ = await self.vectors(texts, model, {})
+        return rows
+
+    async def vectors(
+        self, texts: Sequence[str], model: str, options: Mapping[str, object]
+    ) -> tuple[NDArray[np.float32], Finish]:
+        """As `embed`, with the upstream's usage; `options` are fields of OpenAI's request (`dimensions`), as sent."""
+        if not texts:
+            return np.empty((0, 384), np.float32), Finish("stop", Usage())
         parts = [texts[at : at + EMBED_TEXTS] for at in range(0, len(texts), EMBED_TEXTS)]
-        rows = [await self._embed(part, model) for part in parts]
-        return np.concatenate(rows) if rows else np.empty((0, 384), np.float32)
+        found = [await self._embed(part, model, options) for part in parts]
+        tokens = sum(answer.usage.prompt_tokens for _, answer in found)
+        rows = np.concatenate([rows for rows, _ in found])
+        return rows, Finish("stop", Usage(tokens), found[0][1].model or "")
 
     async def check(self) -> None:
         """Returns when the embedded engine's models are loaded. Raises Unavailable, saying which is not."""
@@ -137,8 +178,10 @@ class Remote:
             await self._opened.close()
             self._opened = None
 
-    async def _embed(self, texts: Sequence[str], model: str) -> NDArray[np.float32]:
-        body = {"model": model, "input": list(texts), "encoding_format": "base64"}
+    async def _embed(
+        self, texts: Sequence[str], model: str, options: Mapping[str, object]
+    ) -> tuple[NDArray[np.float32], _Embeddings]:
+        body = {"model": model, "input": list(texts), "encoding_format": "base64", **options}
         async with self._failures(None):
             async with asyncio.timeout(self._timeouts.first):
                 async with await self._post("/embeddings", body) as response:
@@ -146,7 +189,7 @@ class Remote:
             if len(found.data) != len(texts):
                 raise UpstreamFailed(f"{self._name} sent {len(found.data)} vectors for {len(texts)} texts.")
             rows = [e.embedding for e in sorted(found.data, key=lambda e: e.index)]
-            return np.stack([_row(r) for r in rows])
+            return np.stack([_row(r) for r in rows]), found
 
     async def _post(self, path: str, body: object) -> aiohttp.ClientResponse:
         """The response to a POST, its status checked."""
@@ -167,7 +210,10 @@ class Remote:
             connector = aiohttp.UnixConnector(str(path), limit=0) if path else aiohttp.TCPConnector(limit=0)
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect)
             self._opened = aiohttp.ClientSession(
-                connector=connector, timeout=timeout, read_bufsize=1 << 20, auto_decompress=True
+                connector=connector,
+                timeout=timeout,
+                read_bufsize=1 << 20,
+                cookie_jar=aiohttp.DummyCookieJar(),  # one caller's cookies are not another's
             )
         return self._opened
 
@@ -179,72 +225,136 @@ class Remote:
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise Unavailable(f"{self._name} cannot be reached.") from error
         except TimeoutError as error:
-            begun = answer is not None and answer.begun
-            wait = self._timeouts.between if begun else self._timeouts.first
-            kind = Truncated if begun else UpstreamFailed
-            raise kind(f"{self._name} sent nothing for {wait:g} s.") from error
+            kind = Truncated if answer is not None and answer.begun else UpstreamFailed
+            why = answer.deadline.why if answer else f"sent nothing for {self._timeouts.first:g} s"
+            raise kind(f"{self._name} {why}.") from error
         except (aiohttp.ClientError, OSError, ValueError, msgspec.MsgspecError) as error:
             kind = Truncated if answer is not None and answer.begun else UpstreamFailed
             raise kind(f"{self._name} broke off: {error or type(error).__name__}") from error
 
 
+class _Deadline:
+    """When patience with an answer ends (`at`, in the loop's time), and what to say then."""
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
+        self._end = asyncio.get_running_loop().time() + timeouts.total
+        self._move(timeouts.first)
+
+    def extend(self) -> None:
+        """A token has come."""
+        self._move(self._timeouts.between)
+
+    def _move(self, wait: float) -> None:
+        self._wait = wait
+        self.at = min(asyncio.get_running_loop().time() + wait, self._end)
+
+    @property
+    def why(self) -> str:
+        whole = self.at == self._end
+        return f"did not end within {self._timeouts.total:g} s" if whole else f"sent nothing for {self._wait:g} s"
+
+
 class _Answer:
     """What is known of one streamed answer so far."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, deadline: _Deadline) -> None:
         self._name = name
         self._reason: FinishReason | None = None
         self._usage = Usage()
+        self._model = self._fingerprint = ""
+        self._calls: set[int] = set()
+        self.deadline = deadline
         self.begun = False
         self.done = False
 
-    def read(self, event: sse.ServerEvent) -> str:
-        """The text of one event. Raises UpstreamFailed or Truncated for an error event."""
+    def read(self, event: sse.ServerEvent) -> Iterator[Text | ToolCallPiece]:
+        """The pieces in one event. Raises UpstreamFailed or Truncated for an error event."""
         if event.data == "[DONE]":
             self.done = True
-            return ""
-        chunk = msgspec.json.decode(event.data, type=_Chunk)
+            return
+        chunk = _decode_chunk(event.data)
         if chunk.error or event.name == "error":
             raise self._failed(f"{self._name} failed: {_message(chunk.error)}")
+        self._model = chunk.model or self._model
+        self._fingerprint = chunk.system_fingerprint or self._fingerprint
         if chunk.usage is not None:
             self._usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
-        text = ""
         for choice in chunk.choices[:1]:
-            text = choice.delta.content or ""
-            if choice.finish_reason == "content_filter":
-                self.begun = self.begun or bool(text)
-                raise self._failed(f"{self._name} withheld the rest of the answer (content_filter).")
-            if choice.finish_reason is not None:
-                self._reason = "length" if choice.finish_reason == "length" else "stop"
-        self.begun = self.begun or bool(text)
-        return text
+            for piece in self._pieces(choice):
+                self.begun = True
+                yield piece
+            if choice.delta.reasoning_content or choice.delta.reasoning:
+                self.deadline.extend()
+            if choice.finish_reason:
+                self._end(choice.finish_reason)
 
-    def finish(self) -> Finish:
-        """Raises Truncated when the upstream did not say that its answer is whole."""
-        if self._reason is None:
+    def finish(self, ended: bool) -> Finish:
+        """Raises Truncated when the upstream did not say that its answer is whole, or its stream was cut off."""
+        if self._reason is None or not ended:
             raise Truncated(f"{self._name} ended its stream without saying that the answer is whole.")
-        return Finish(self._reason, self._usage)
+        return Finish(self._reason, self._usage, f"{self._model} {self._fingerprint}".strip())
+
+    def _pieces(self, choice: _Choice) -> Iterator[Text | ToolCallPiece]:
+        delta = choice.delta
+        if delta.content or choice.logprobs:
+            yield Text(delta.content or "", logprobs=choice.logprobs)
+        if delta.refusal:
+            yield Text(delta.refusal, refusal=True)
+        for call in delta.tool_calls or ():
+            arguments = call.function.arguments or ""
+            if call.index in self._calls:  # some upstreams repeat id and name, which clients would join
+                yield ToolCallPiece(call.index, arguments)
+            else:
+                self._calls.add(call.index)
+                yield ToolCallPiece(call.index, arguments, call.id or f"call_{token_hex(12)}", call.function.name)
+
+    def _end(self, reason: str) -> None:
+        if reason not in _REASONS:
+            raise self._failed(f"{self._name} broke off its answer ({reason[:100]}).")
+        self._reason = _REASONS[reason]
 
     def _failed(self, message: str) -> UpstreamFailed:
         return Truncated(message) if self.begun else UpstreamFailed(message)
+
+
+def _is_framed(response: aiohttp.ClientResponse) -> bool:
+    """Whether HTTP itself tells the end of this body from a cut (RFC 9112, section 8): then [DONE] may be missing."""
+    return "content-length" in response.headers or "chunked" in response.headers.get("transfer-encoding", "").lower()
 
 
 def _chat(prompt: Prompt) -> dict[str, object]:
     p = prompt.parameters
     body: dict[str, object] = {
         "model": prompt.model,
-        "messages": [{"role": m.role, "content": m.content} for m in prompt.messages],
+        "messages": [_turn(m) for m in prompt.messages],
         "temperature": p.temperature,
         "top_p": p.top_p,
         "max_tokens": p.max_tokens,
         "stream": True,
         "stream_options": {"include_usage": True},
+        **prompt.options,
     }
     if p.seed is not None:
         body["seed"] = p.seed
     if p.stop:
         body["stop"] = list(p.stop)
     return body
+
+
+def _turn(message: Message) -> dict[str, object]:
+    turn: dict[str, object] = {"role": message.role, "content": message.parts or message.content}
+    if message.name:
+        turn["name"] = message.name
+    if message.tool_calls:
+        turn["content"] = turn["content"] or None
+        turn["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id:
+        turn["tool_call_id"] = message.tool_call_id
+    return turn
 
 
 def _refusal(name: str, response: aiohttp.ClientResponse, body: bytes) -> ProveoutError:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
+
 from proveout.access.keys import principal_of
 from proveout.domain import Directory, Message, Principal, Text
 from proveout.errors import InvalidInput, NotFound
@@ -17,6 +19,7 @@ from proveout.ledger.journal import new_request_id
 from proveout.serving import pipeline
 from proveout.serving.call import Answer, Asked, Call, Rooms
 from proveout.store.pool import Store, as_json
+from proveout.store.sealing import Keyring, seal, unseal
 
 _CONCURRENT = 4
 _CASES_PER_STEP = 8
@@ -25,16 +28,18 @@ _CASES_PER_STEP = 8
 class RunEvaluation:
     """The job `evaluate`: its id is an evaluation's; its result the mean of each scorer and its count."""
 
-    def __init__(self, store: Store, rooms: Rooms) -> None:
+    def __init__(self, store: Store, keyring: Keyring, rooms: Rooms) -> None:
         self._store = store
+        self._keyring = keyring
         self._rooms = rooms
 
     async def __call__(self, steps: Steps, evaluation: str) -> Result:
         async with self._store.within(steps.scope) as session:
             row = await session.row("evaluations.get", evaluation=evaluation)
+            key = await self._keyring.workspace(session, steps.scope.workspace)
         if row is None:
             raise NotFound(f"There is no evaluation {evaluation}.")
-        cases = read_golden(row["dataset"], "dataset")
+        cases = read_golden(unseal(key, row["dataset"], "dataset").decode(), "dataset")
         principal = self._principal(self._rooms.directory(), row["key"])
         model = f"{row['app']}@{row['release']}"
         for start in range(0, len(cases), _CASES_PER_STEP):
@@ -52,15 +57,14 @@ class RunEvaluation:
             async with turns:
                 delivered = await self._ask(principal, model, case)
             scores = {name: score(case, delivered) for name, score in SCORERS.items()}
-            return {
-                "evaluation": evaluation,
-                "case": case.id,
-                "result": as_json(_result(case, delivered, scores)),
-            }
+            return {"case": case.id, "result": msgspec.json.encode(_result(case, delivered, scores))}
 
         rows = await asyncio.gather(*(ask(case) for case in group))
         async with self._store.within(steps.scope) as session:
-            await session.run_many("evaluations.put_case", [{"workspace": steps.scope.workspace, **r} for r in rows])
+            key = await self._keyring.workspace(session, steps.scope.workspace)
+            where = {"workspace": steps.scope.workspace, "evaluation": evaluation}
+            sealed = [{**where, **row, "result": seal(key, row["result"], "case")} for row in rows]
+            await session.run_many("evaluations.put_case", sealed)
 
     async def _ask(self, principal: Principal, model: str, case: Case) -> Delivered:
         call = Call(
@@ -76,15 +80,16 @@ class RunEvaluation:
             async for piece in pieces:
                 if isinstance(piece, Text):
                     text += piece.text
-                else:
-                    end: Answer = piece
+                elif isinstance(piece, Answer):
+                    end = piece
                     documents = tuple(dict.fromkeys(p.document for p in end.passages))
         return Delivered(text, end.outcome, documents, end.quoted, call.progress.elapsed_ms)
 
     async def _summarise(self, steps: Steps, evaluation: str) -> dict[str, Any]:
         async with self._store.within(steps.scope) as session:
             rows = await session.fetch("evaluations.cases", evaluation=evaluation)
-            summary = _summary([row["result"] for row in rows])
+            key = await self._keyring.workspace(session, steps.scope.workspace)
+            summary = _summary([msgspec.json.decode(unseal(key, row["result"], "case")) for row in rows])
             await session.run("evaluations.finish", evaluation=evaluation, summary=as_json(summary))
         return {"evaluation": evaluation, **summary}
 

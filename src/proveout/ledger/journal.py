@@ -11,18 +11,19 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
-from proveout.domain import Outcome, Parameters, Scope, Usage
-from proveout.errors import NotFound, Unavailable
+from proveout.domain import Outcome, Parameters, Scope
+from proveout.errors import Conflict, InvalidInput, NotFound, Unavailable
 from proveout.store.pool import Row, Store, as_json
 
 log = logging.getLogger(__name__)
 
 _BATCH = 256
 _QUEUE = 4096
+_PATIENCE_SECONDS = 6.0  # longer than a restart of Postgres takes
+_RETRY_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ class Completion:
     workspace: str
     outcome: Outcome
     reason: str
-    usage: Usage
+    prompt_tokens: int
+    completion_tokens: int
     total_ms: float
     ended: datetime
     grounded: bool | None = None
@@ -60,6 +62,8 @@ class Completion:
     first_sentence_ms: float | None = None
     cost_usd: float | None = None
     documents: tuple[str, ...] = ()
+    subject: str = ""
+    payload: bytes | None = field(default=None, repr=False)  # sealed
 
 
 def new_request_id() -> str:
@@ -67,12 +71,16 @@ def new_request_id() -> str:
     return f"req_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
+_Waiting = tuple[Intent | Completion, asyncio.Future[None]]
+
+
 class Journal:
     """Writes intents and completions, and reads requests back. `run` must be running beside it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: asyncio.Queue[tuple[Intent | Completion, asyncio.Future[None]]] = asyncio.Queue(_QUEUE)
+        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(_QUEUE)
+        self._away_since: float | None = None
 
     async def write(self, entry: Intent | Completion) -> None:
         """Returns when `entry` is durable. Raises Unavailable when it could not be written."""
@@ -83,31 +91,56 @@ class Journal:
             raise Unavailable("Too many requests wait to be recorded; try again in a moment.") from None
         await done
 
+    @property
+    def depth(self) -> int:
+        """How many entries wait to be written."""
+        return self._waiting.qsize()
+
     async def run(self) -> None:
         """Commits what waits, batch by batch, until cancelled."""
+        again: list[_Waiting] = []
         while True:
-            batch = [await self._waiting.get()]
+            batch = again or [await self._waiting.get()]
             while len(batch) < _BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
-            error: Exception | None = None
-            try:
-                await self._commit([entry for entry, _ in batch])
-            except Exception as raised:  # whatever it is, the writers must hear of it, and the next batch go on
-                log.error("a batch of %d was not recorded: %s", len(batch), raised)
-                error = raised
-            for _, done in batch:
-                if done.done():
-                    continue  # its writer was cancelled; the entry is written all the same
-                if error is None:
-                    done.set_result(None)
-                else:
-                    done.set_exception(Unavailable("The request could not be recorded; try again in a moment."))
+            again = await self._try(batch)
+            if again:
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _try(self, batch: list[_Waiting]) -> list[_Waiting]:
+        """Commits a batch and tells its writers; answers with what should be tried again in a moment."""
+        error: Exception | None = None
+        try:
+            await self._commit([entry for entry, _ in batch])
+            self._away_since = None
+        except Unavailable as raised:
+            # A database that restarts is back within seconds. Its writers wait that long, so that nobody is told of a
+            # failure that is none: the commit may have been done, and only its answer lost.
+            clock = asyncio.get_running_loop().time()
+            self._away_since = self._away_since or clock
+            if clock - self._away_since < _PATIENCE_SECONDS:
+                return batch
+            error = raised
+        except Exception as raised:  # whatever it is, the writers must hear of it, and the next batch go on
+            if isinstance(raised, InvalidInput | Conflict) and len(batch) > 1:
+                for one in batch:  # an entry that the database does not take costs only itself
+                    await self._try([one])
+                return []
+            log.error("a batch of %d was not recorded: %s", len(batch), raised)
+            error = raised
+        for _, done in batch:
+            if done.done():
+                continue  # its writer was cancelled; the entry is written all the same
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(Unavailable("The request could not be recorded; try again in a moment."))
+        return []
 
     async def _commit(self, entries: list[Intent | Completion]) -> None:
-        intents = [asdict(e) for e in entries if isinstance(e, Intent)]
-        completions = [_completion_row(e) for e in entries if isinstance(e, Completion)]
-        async with self._store.unscoped() as session:
-            await session.run("ledger.record", intents=as_json(intents), completions=as_json(completions))
+        intents = [e for e in entries if isinstance(e, Intent)]
+        completions = [e for e in entries if isinstance(e, Completion)]
+        await self._store.run_alone("ledger.record", intents=as_json(intents), completions=as_json(completions))
 
     async def get(self, scope: Scope, request: str) -> Row:
         """One request of the scope's workspace. Raises NotFound."""
@@ -121,12 +154,6 @@ class Journal:
         """The newest requests of the scope's workspace."""
         async with self._store.within(scope) as session:
             return list(await session.fetch("requests.list", limit=limit))
-
-
-def _completion_row(completion: Completion) -> dict[str, object]:
-    row: dict[str, Any] = asdict(completion)
-    usage: dict[str, int] = row.pop("usage")
-    return row | usage
 
 
 def now() -> datetime:

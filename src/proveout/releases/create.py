@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from proveout.domain import KnowledgeUse, Manifest, ModelUse, Parameters
+from proveout.domain import KnowledgeUse, Manifest, ModelChoice, ModelUse, Parameters, When
 from proveout.engine.catalogue import Catalogue
 from proveout.errors import InvalidInput, NotFound
 from proveout.evals.golden import read_golden
 from proveout.jobs.runtime import Result, Steps
 from proveout.releases.bundle import unpack
 from proveout.releases.digest import digest
-from proveout.releases.manifest import FILE, App, read_app
+from proveout.releases.manifest import FILE, App, WhenPart, read_app
 from proveout.retrieval.ingest import Ingester
 from proveout.store.pool import Store, as_json
+from proveout.store.sealing import Keyring, seal, unseal
 
 
 class CreateRelease:
     """The job `create-release`: given a bundle's id and the app's name, `{app, number, digest, created, problems}`."""
 
-    def __init__(self, store: Store, ingester: Ingester, catalogue: Catalogue) -> None:
+    def __init__(self, store: Store, keyring: Keyring, ingester: Ingester, catalogue: Catalogue) -> None:
         self._store = store
+        self._keyring = keyring
         self._ingester = ingester
         self._catalogue = catalogue
 
@@ -46,10 +48,11 @@ class CreateRelease:
 
     async def _read(self, steps: Steps, bundle: str) -> App:
         async with self._store.within(steps.scope) as session:
-            row = await session.row("bundles.content", id=bundle)
+            row = await session.row("bundles.get", id=bundle)
+            key = await self._keyring.workspace(session, steps.scope.workspace)
         if row is None:
             raise NotFound("The uploaded app folder is gone: upload it again.")
-        app = read_app(unpack(row["content"]))
+        app = read_app(unpack(unseal(key, row["sealed"], "bundle")))
         read_golden(app.golden, app.declared.evals.golden or "golden")
         return app
 
@@ -59,17 +62,24 @@ class CreateRelease:
         app = await self._read(steps, bundle)
         manifest = resolve(app, self._catalogue, snapshots)
         identity = {"workspace": steps.scope.workspace, "app": manifest.app, "digest": digest(manifest)}
-        async with self._store.unscoped() as session:
+        async with self._store.within(steps.scope) as session:
+            key = await self._keyring.workspace(session, steps.scope.workspace)
             await session.run("releases.lock", workspace=identity["workspace"], app=manifest.app)
             known = await session.row("releases.by_digest", **identity)
             row = known or await session.row(
                 "releases.insert",
                 **identity,
                 manifest=as_json(manifest),
-                facts=as_json(app.declared.facts),
-                golden=app.golden,
+                golden=seal(key, app.golden.encode(), "golden"),
             )
-        assert row is not None
+            assert row is not None
+            await session.run(
+                "facts.put",
+                workspace=identity["workspace"],
+                app=manifest.app,
+                number=row["number"],
+                facts=as_json(app.declared.facts),
+            )
         return {
             "app": manifest.app,
             "number": row["number"],
@@ -90,7 +100,7 @@ def resolve(app: App, catalogue: Catalogue, snapshots: dict[str, str]) -> Manife
     sampling = model.parameters
     return Manifest(
         app=declared.app,
-        model=ModelUse(model.use, catalogue.digest(model.use)),
+        model=tuple(ModelChoice(ModelUse(c.use, catalogue.digest(c.use)), _when(c.when)) for c in model.use),
         fallback=tuple(ModelUse(name, catalogue.digest(name)) for name in model.fallback),
         parameters=Parameters(
             temperature=sampling.temperature,
@@ -105,4 +115,16 @@ def resolve(app: App, catalogue: Catalogue, snapshots: dict[str, str]) -> Manife
             for part in declared.knowledge
         ),
         otherwise=declared.grounding.otherwise,
+    )
+
+
+def _when(part: WhenPart | None) -> When | None:
+    """Conditions that mean the same are written the same, so that they give the same digest."""
+    if part is None:
+        return None
+    bound = int(part.words[1:]) if part.words else None
+    return When(
+        groups=tuple(sorted(set(part.groups))),
+        words_over=bound if part.words.startswith(">") else None,
+        words_under=bound if part.words.startswith("<") else None,
     )

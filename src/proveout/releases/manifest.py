@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from proveout.domain import PromptTexts
 from proveout.errors import InvalidInput
@@ -16,6 +16,8 @@ from proveout.serving.templates import check_template
 
 FILE = "app.yaml"
 Fact = str | int | float | bool | None
+FACTS = {"purpose", "problem", "objectives", "owners", "risk", "risks", "data_classes", "targets"}
+"""The keys that are recorded with a release and versioned, but do not decide an answer."""
 
 DEFAULT_SYSTEM = "Answer the question from the text. Quote the exact words."
 
@@ -27,77 +29,180 @@ class _Part(BaseModel):
 class Owners(_Part):
     """Who answers for the app, and who runs it."""
 
-    accountable: str
-    operator: str | None = None
+    accountable: str = Field(min_length=1, description="Who answers for the app: a person or a post.")
+    operator: str | None = Field(default=None, description="Who runs it from day to day.")
+
+
+class Objective(_Part):
+    """What the app is to achieve, against the process that it replaces."""
+
+    measure: str = Field(
+        min_length=1, description="What is measured, in words: `minutes until an employee has an answer`."
+    )
+    target: Fact = Field(description="What is to be reached.")
+    baseline: Fact = Field(default=None, description="What the replaced process reaches today.")
+
+
+class Hazard(_Part):
+    """Something that may go wrong, and what is done about it."""
+
+    risk: str = Field(min_length=1, description="What may go wrong, and for whom.")
+    mitigation: str = Field(min_length=1, description="What is done about it.")
+    owner: str | None = Field(default=None, description="Who sees to it.")
+
+
+class RiskPart(_Part):
+    """The app's risk, as its owner classes it."""
+
+    class_: Literal["minimal", "limited", "high"] | None = Field(
+        default=None, alias="class", description="The class of the use, in the sense of the EU's AI Act."
+    )
+    personal_data: bool | None = Field(default=None, description="Whether the app handles personal data.")
+    notes: str = Field(default="", description="What else a reviewer must know.")
 
 
 class Sampling(_Part):
     """Sampling parameters."""
 
-    temperature: float = Field(default=0.0, ge=0, le=2)
-    max_tokens: int = Field(default=256, ge=1, le=32_768)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    seed: int | None = None
-    stop: list[str] = Field(default_factory=list, max_length=8)
+    temperature: float = Field(default=0.0, ge=0, le=2, description="0 takes the likeliest token each time.")
+    max_tokens: int = Field(default=256, ge=1, le=32_768, description="The longest answer, in tokens.")
+    top_p: float = Field(
+        default=1.0, gt=0, le=1, description="Samples from the likeliest tokens that hold this probability."
+    )
+    seed: int | None = Field(default=None, description="Makes sampling repeatable where the model can.")
+    stop: list[str] = Field(default_factory=list, max_length=8, description="Texts that end the answer.")
+
+
+class WhenPart(_Part):
+    """Conditions on a call; all that are given must hold."""
+
+    groups: list[str] = Field(default_factory=list, description="The caller is in any of these groups.")
+    words: str = Field(
+        default="",
+        pattern=r"^[<>][0-9]{1,6}$",
+        description="The question has more (`>40`) or fewer (`<12`) words than this.",
+    )
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if not self.groups and not self.words:
+            raise ValueError("a condition names groups or words")
+        return self
+
+
+class ChoicePart(_Part):
+    """A model, and the calls that it is for."""
+
+    use: str = Field(min_length=1, description="`local/NAME`, `echo`, or `PROVIDER/MODEL` from the server's config.")
+    when: WhenPart | None = Field(
+        default=None, description="Which calls get it; left out: all that come this far down the list."
+    )
+
+
+def _as_choices(value: object) -> object:
+    if isinstance(value, str):
+        return [{"use": value}]
+    if not isinstance(value, list):
+        raise ValueError("this is a model's name, or a list of {when, use}")
+    return value
+
+
+def _last_for_all(choices: list[ChoicePart]) -> list[ChoicePart]:
+    if any(choice.when is None for choice in choices[:-1]) or choices[-1].when is not None:
+        raise ValueError("the last model of the list, and it alone, is without `when`: it gets all other calls")
+    return choices
 
 
 class ModelPart(_Part):
     """Which model answers, and which ones stand in for it, in this order."""
 
-    use: str = Field(min_length=1)
-    fallback: list[str] = Field(default_factory=list)
-    parameters: Sampling = Sampling()
+    use: Annotated[
+        list[ChoicePart],
+        Field(
+            min_length=1, description="A model's name, or a list of `{when, use}`: the first that applies is served."
+        ),
+        BeforeValidator(_as_choices, json_schema_input_type=str | list[ChoicePart]),
+        AfterValidator(_last_for_all),
+    ]
+    fallback: list[str] = Field(
+        default_factory=list, description="Models that stand in before the first text, in this order."
+    )
+    parameters: Sampling = Field(default=Sampling(), description="Sampling parameters.")
 
 
 class PromptPart(_Part):
     """The prompt's files, relative to app.yaml."""
 
-    system: str | None = None
-    answer: str | None = None
+    system: str | None = Field(
+        default=None, description="The instructions: a file with a Jinja template. Default: a built-in one."
+    )
+    answer: str | None = Field(
+        default=None,
+        description="The user's turn: a file with a Jinja template, which may use `question`, `passages`, `quotes`.",
+    )
 
 
 class KnowledgePart(_Part):
     """A folder of documents, relative to app.yaml, and how it is searched."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
-    source: str
-    top_k: int = Field(default=6, ge=1, le=50)
-    mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
-    min_score: float = Field(default=0.2, ge=0, le=1)
-    follow: Literal[False] = False
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$", description="The corpus's name.")
+    source: str = Field(description="A folder with documents, relative to app.yaml.")
+    top_k: int = Field(default=6, ge=1, le=50, description="How many passages a question gets at most.")
+    mode: Literal["hybrid", "dense", "lexical"] = Field(
+        default="hybrid", description="By meaning and words, meaning, or words."
+    )
+    min_score: float = Field(default=0.2, ge=0, le=1, description="Passages with a lower score are left out.")
+    follow: Literal[False] = Field(default=False, description="A release keeps the snapshot that it was made with.")
 
 
 class EvalsPart(_Part):
     """The golden questions, relative to app.yaml."""
 
-    golden: str | None = None
+    golden: str | None = Field(default=None, description="A file with golden questions, JSON lines.")
 
 
 class GroundingPart(_Part):
     """What is delivered when the sources do not support the model's words."""
 
-    otherwise: Literal["quote", "refuse", "flag"] = "quote"
+    otherwise: Literal["quote", "refuse", "flag"] = Field(
+        default="quote", description="Unsupported words become a quote or the refusal, or pass with a flag."
+    )
 
 
 class AppFile(_Part):
     """A generative-AI application, as its folder declares it."""
 
-    app: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
-    purpose: str = Field(min_length=1)
-    owners: Owners
-    model: ModelPart
-    schema_version: Literal[1] = Field(1, alias="schema")
-    risk: dict[str, Fact] = Field(default_factory=dict)
-    prompt: PromptPart = PromptPart()
-    knowledge: list[KnowledgePart] = Field(default_factory=list)
-    targets: dict[str, Fact] = Field(default_factory=dict)
-    evals: EvalsPart = EvalsPart()
-    grounding: GroundingPart = GroundingPart()
+    schema_version: Literal[1] = Field(default=1, alias="schema", description="The version of this file's form.")
+    app: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$", description="The name that clients give as `model`.")
+    purpose: str = Field(min_length=1, description="What the app is for, in one sentence. A fact.")
+    problem: str = Field(default="", description="What is wrong with how things are done today. A fact.")
+    objectives: list[Objective] = Field(
+        default_factory=list, description="What it is to achieve, against the process that it replaces. Facts."
+    )
+    owners: Owners = Field(description="Who answers for the app, and who runs it. Facts.")
+    risk: RiskPart = Field(default=RiskPart(), description="The app's risk as a whole. A fact.")
+    risks: list[Hazard] = Field(
+        default_factory=list, description="What may go wrong, and what is done about it. Facts."
+    )
+    data_classes: list[str] = Field(
+        default_factory=list, description="The classes of data that it handles, in the company's own words. A fact."
+    )
+    model: ModelPart = Field(description="The models and their parameters.")
+    prompt: PromptPart = Field(default=PromptPart(), description="The prompt's files.")
+    knowledge: list[KnowledgePart] = Field(default_factory=list, description="The corpora that answers may draw on.")
+    grounding: GroundingPart = Field(default=GroundingPart(), description="What happens to words without a source.")
+    evals: EvalsPart = Field(default=EvalsPart(), description="What a release is asked before it is trusted.")
+    targets: dict[str, Fact] = Field(default_factory=dict, description="What answers should reach, in words. Facts.")
 
     @property
     def facts(self) -> dict[str, object]:
         """What is versioned and recorded but does not decide an answer."""
-        return self.model_dump(mode="json", include={"purpose", "owners", "risk", "targets"})
+        return self.model_dump(mode="json", by_alias=True, include=FACTS)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of app.yaml, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **AppFile.model_json_schema()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +325,8 @@ def _explain(lines: Mapping[str, int], error: Any, content: object) -> Problem:
         return _problem(lines, key, f"this key is not known; {mend}")
     if error["type"] == "missing":
         return Problem(FILE, lines.get(parent, 1), key, "this key is required: add it")
+    if error["type"] == "value_error":  # our own words
+        return _problem(lines, key, str(error["ctx"]["error"]))
     given = error.get("input")
     shown = f" (it is {given!r})" if isinstance(given, str | int | float | bool) else ""
     return _problem(lines, key, f"{error['msg'][0].lower()}{error['msg'][1:]}{shown}")

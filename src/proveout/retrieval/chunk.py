@@ -48,12 +48,12 @@ def chunks(parsed: Parsed) -> list[Chunk]:
     return found
 
 
-def index_text(title: str, chunk: Chunk) -> str:
+def index_text(title: str, headings: Sequence[str], text: str) -> str:
     """What is embedded and indexed for a chunk: its title and innermost heading stand in front of its text.
 
     The outer headings are left out: they are alike in many chunks (enterprise_hr nDCG@10 0.775 against 0.765 with all).
     """
-    return "\n".join([" › ".join([title, *(h for h in chunk.headings[-1:] if h != title)]), chunk.text])
+    return "\n".join([" › ".join([title, *(h for h in headings[-1:] if h != title)]), text])
 
 
 def _sections(parsed: Parsed) -> Iterator[list[tuple[Block, tuple[int, int]]]]:

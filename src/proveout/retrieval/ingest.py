@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import rfc8785
 from numpy.typing import NDArray
@@ -21,7 +22,9 @@ from proveout.retrieval import chunk, postings
 from proveout.retrieval.chunk import Chunk, index_text
 from proveout.retrieval.cite import Embed
 from proveout.retrieval.reader import Reader
+from proveout.retrieval.sealed import Content, owner, seal_chunk, unseal_chunks
 from proveout.store.pool import Session, Store, as_json, as_vector
+from proveout.store.sealing import Keyring, seal
 
 _DOCUMENTS_PER_STEP = 8
 
@@ -37,8 +40,9 @@ class Snapshot:
 class Ingester:
     """Makes snapshots, as steps of a job."""
 
-    def __init__(self, store: Store, embed: Embed, embedder_digest: str) -> None:
+    def __init__(self, store: Store, keyring: Keyring, embed: Embed, embedder_digest: str) -> None:
         self._store = store
+        self._keyring = keyring
         self._embed = embed
         settings = {"chunks": chunk.VERSION, "lexical": postings.VERSION, "embedder": embedder_digest}
         self._pipeline = hashlib.sha256(rfc8785.dumps(settings)).hexdigest()
@@ -90,17 +94,14 @@ class Ingester:
             except InvalidInput as error:
                 problems.append({"document": document, "message": error.message})
                 continue
-            vectors = await self._embed([index_text(title, piece) for piece in pieces])
+            vectors = await self._embed([index_text(title, p.headings, p.text) for p in pieces])
             async with self._store.within(scope) as session:
+                key = await self._keyring.key(session, scope.workspace, "document", owner(knowledge, document))
+                sealed = seal(key, msgspec.msgpack.encode((title, text)), "version")
                 identity = {"workspace": scope.workspace, "knowledge": knowledge, "document": document}
-                version = {
-                    **identity,
-                    "digest": digest,
-                    "pipeline": self._pipeline,
-                    "title": title,
-                    "text": text,
-                }
-                await _insert(session, version, pieces, vectors)
+                version = {**identity, "digest": digest, "pipeline": self._pipeline, "sealed": sealed}
+                contents = [seal_chunk(key, Content(title, p.headings, p.text)) for p in pieces]
+                await _insert(session, version, pieces, contents, vectors)
         return problems
 
     async def _known(self, scope: Scope, knowledge: str) -> dict[tuple[str, str], int]:
@@ -128,7 +129,8 @@ class Ingester:
             rows = await session.fetch("chunks.of_versions", versions=versions)
             secret = await session.row("workspaces.secret", workspace=scope.workspace)
             assert secret is not None
-            texts = [index_text(r["title"], _chunk(r)) for r in rows]
+            contents = await unseal_chunks(session, self._keyring, scope.workspace, list(rows))
+            texts = [index_text(c.title, c.headings, c.text) for c in contents]
             index = postings.build(texts, secret["secret"])
             await session.run(
                 "snapshots.insert",
@@ -147,7 +149,11 @@ class Ingester:
 
 
 async def _insert(
-    session: Session, version: Mapping[str, Any], pieces: Sequence[Chunk], vectors: NDArray[np.float32]
+    session: Session,
+    version: Mapping[str, Any],
+    pieces: Sequence[Chunk],
+    contents: Sequence[bytes],
+    vectors: NDArray[np.float32],
 ) -> None:
     identity = {key: version[key] for key in ("workspace", "knowledge", "document")}
     await session.run(
@@ -167,17 +173,12 @@ async def _insert(
                 **identity,
                 "version": row["id"],
                 "ordinal": piece.ordinal,
-                "headings": list(piece.headings),
-                "text": piece.text,
+                "sealed": sealed,
                 "start": piece.start,
                 "end": piece.end,
                 "page": piece.page,
                 "embedding": as_vector(vector.tolist()),
             }
-            for piece, vector in zip(pieces, vectors, strict=True)
+            for piece, sealed, vector in zip(pieces, contents, vectors, strict=True)
         ),
     )
-
-
-def _chunk(row: Mapping[str, Any]) -> Chunk:
-    return Chunk(row["ordinal"], tuple(row["headings"]), row["text"], row["start"], row["end"], row["page"])

@@ -17,7 +17,9 @@ from proveout.errors import NotFound
 from proveout.retrieval import postings
 from proveout.retrieval.cite import Embed
 from proveout.retrieval.fusion import fuse
+from proveout.retrieval.sealed import unseal_chunks
 from proveout.store.pool import Session, Store, as_vector
+from proveout.store.sealing import Keyring
 
 _CANDIDATES = 50
 _CACHED_SNAPSHOTS = 16
@@ -26,8 +28,9 @@ _CACHED_SNAPSHOTS = 16
 class Searcher:
     """Searches snapshots. What it caches of them holds ids and lengths, never text."""
 
-    def __init__(self, store: Store, embed: Embed) -> None:
+    def __init__(self, store: Store, keyring: Keyring, embed: Embed) -> None:
         self._store = store
+        self._keyring = keyring
         self._embed = embed
         self._indexes: OrderedDict[tuple[str, str, str], tuple[list[int], NDArray[np.float32]]] = OrderedDict()
 
@@ -51,27 +54,29 @@ class Searcher:
             weight = {"hybrid": None, "dense": 1.0, "lexical": 0.0}[use.mode]
             ranked = fuse(dense, lexical) if weight is None else fuse(dense, lexical, weight)
             best = dict([pair for pair in ranked if pair[1] >= use.min_score][: use.top_k])
-            return await self._passages(session, best)
+            return await self._passages(session, scope, best)
 
     async def passages(self, scope: Scope, scores: Mapping[int, float]) -> list[Passage]:
         """The passages of these chunks that the scope may read, best score first."""
         async with self._store.within(scope) as session:
-            return await self._passages(session, scores)
+            return await self._passages(session, scope, scores)
 
-    async def _passages(self, session: Session, scores: Mapping[int, float]) -> list[Passage]:
+    async def _passages(self, session: Session, scope: Scope, scores: Mapping[int, float]) -> list[Passage]:
+        rows = await session.fetch("search.passages", chunks=list(scores))
+        contents = await unseal_chunks(session, self._keyring, scope.workspace, list(rows))
         passages = [
             Passage(
                 chunk=str(row["id"]),
                 document=row["document"],
-                title=row["title"],
-                headings=tuple(row["headings"]),
-                text=row["text"],
+                title=content.title,
+                headings=content.headings,
+                text=content.text,
                 start=row["start"],
                 end=row["end"],
                 page=row["page"],
                 score=scores[row["id"]],
             )
-            for row in await session.fetch("search.passages", chunks=list(scores))
+            for row, content in zip(rows, contents, strict=True)
         ]
         return sorted(passages, key=lambda passage: -passage.score)
 

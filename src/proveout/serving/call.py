@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from proveout.domain import (
     Citation,
@@ -20,18 +23,24 @@ from proveout.domain import (
     Release,
     StageName,
     Text,
+    ToolCallPiece,
     Usage,
     Verdict,
 )
 from proveout.engine.catalogue import Catalogue
-from proveout.ledger.journal import Journal
+from proveout.ledger.journal import Completion, Journal
+from proveout.ledger.payloads import Payloads
 from proveout.retrieval.cite import Embed, Quote
 from proveout.retrieval.search import Searcher
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a caller wants: the model's name as given, the messages, and what overrides a release's parameters."""
+    """What a caller wants: the model's name as given, the messages, and what overrides a release's parameters.
+
+    `options` are fields of OpenAI's protocol that only some models take, as sent. `embed` asks for the vectors of the
+    messages instead of an answer to them.
+    """
 
     model: str | None
     messages: tuple[Message, ...]
@@ -40,11 +49,19 @@ class Asked:
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
+    embed: bool = False
 
     @property
     def question(self) -> str:
         """The last user message: what retrieval looks for and the support check answers to."""
         return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The fields of the request that take a model with more than text and sampling parameters."""
+        turns = any(m.parts or m.tool_calls or m.role == "tool" for m in self.messages)
+        return (*self.options, *(("messages",) if turns else ()))
 
 
 @dataclass(slots=True)
@@ -55,7 +72,14 @@ class Progress:
     first_token_ms: float | None = None
     first_sentence_ms: float | None = None
     usage: Usage = Usage()
+    said: list[str] = field(default_factory=list)  # what was delivered so far
     recorded: bool = False
+
+    def release(self, text: str) -> None:
+        """Notes a text that is about to reach the caller."""
+        if self.first_sentence_ms is None:
+            self.first_sentence_ms = self.elapsed_ms
+        self.said.append(text)
 
     @property
     def elapsed_ms(self) -> float:
@@ -101,9 +125,11 @@ class Answer:
     quoted: bool = False
     passages: tuple[Passage, ...] = ()  # what the answer could draw on, best first
     verdicts: tuple[Verdict, ...] = ()
+    served_by: str = ""  # the model as the upstream itself names it
+    vectors: NDArray[np.float32] | None = None  # [messages, dimensions], where they were asked for
 
 
-Piece = Text | Answer
+Piece = Text | ToolCallPiece | Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +141,9 @@ class Rooms:
     searcher: Searcher
     embed: Embed
     journal: Journal
+    payloads: Payloads | None  # None: nothing of the content is kept
     default: str | None  # the model for callers that name none
+    observe: Callable[[Call, Completion], None]  # called once for each completion that was written
 
 
 Prepare = Callable[[Call, Rooms], Awaitable[Call]]

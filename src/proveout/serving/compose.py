@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from proveout.domain import Message, Prompt, PromptTexts
@@ -11,10 +12,15 @@ from proveout.serving.templates import render
 
 async def compose(call: Call, rooms: Rooms) -> Call:
     """Builds the prompt for each model that may answer; direct models get the messages as they are."""
+    if call.asked.embed:
+        return call
     messages = call.asked.messages
     if call.release is not None:
         messages = _of_release(call, call.release.manifest.prompt)
-    prompts = tuple(Prompt(rooms.catalogue.resolve(use.name)[1], messages, call.parameters) for use in call.models)
+    prompts = tuple(
+        Prompt(rooms.catalogue.resolve(use.name)[1], messages, call.parameters, call.asked.options)
+        for use in call.models
+    )
     return replace(call, prompts=prompts)
 
 
@@ -22,8 +28,11 @@ def _of_release(call: Call, texts: PromptTexts) -> tuple[Message, ...]:
     question = call.asked.question
     values = {"question": question, "passages": call.passages, "quotes": call.quotes}
     system = Message("system", render(texts.system, values))
-    answer = Message("user", render(texts.answer, values))
-    earlier = [m for m in call.asked.messages if m.role in ("user", "assistant")]
-    while earlier and earlier.pop().role != "user":  # all before the question itself
-        pass
-    return (system, *earlier, answer)
+    text = render(texts.answer, values)
+    turns = [m for m in call.asked.messages if m.role != "system"]
+    at = max(n for n, m in enumerate(turns) if m.role == "user")
+    parts: tuple[Mapping[str, object], ...] = ()
+    if turns[at].parts:
+        parts = ({"type": "text", "text": text}, *(p for p in turns[at].parts if p.get("type") != "text"))
+    after = () if call.has_knowledge else turns[at + 1 :]  # calls of tools and what they said
+    return (system, *turns[:at], replace(turns[at], content=text, parts=parts), *after)

@@ -51,7 +51,9 @@ class Citations:
 
 async def deliver(call: Call, rooms: Rooms) -> AsyncGenerator[Piece, None]:
     """Pieces of at most one sentence, then the Answer."""
-    if not call.has_knowledge:
+    if call.asked.embed:
+        way = _vectors(call, rooms)
+    elif not call.has_knowledge:
         way = _plain(call, rooms)
     elif not call.answerable:
         way = _refuse(call, _NOTHING)
@@ -66,15 +68,23 @@ async def _plain(call: Call, rooms: Rooms) -> AsyncGenerator[Piece, None]:
     """An app without knowledge, or a direct model: as the model says it."""
     async with aclosing(generate(call, rooms)) as events:
         async for event in events:
-            if isinstance(event, Text):
-                yield event
+            if isinstance(event, Finish):
+                outcome = Outcome.REFUSED if event.reason == "content_filter" else Outcome.ANSWERED
+                yield Answer(event.reason, event.usage, outcome, served_by=event.served_by)
             else:
-                yield Answer(event.reason, event.usage)
+                yield event
+
+
+async def _vectors(call: Call, rooms: Rooms) -> AsyncGenerator[Piece, None]:
+    """No words: the vectors of the messages come with the end."""
+    model, name = rooms.catalogue.embedder(call.models[0].name)
+    rows, finish = await model.vectors([m.content for m in call.asked.messages], name, call.asked.options)
+    yield Answer(finish.reason, finish.usage, served_by=finish.served_by, vectors=rows)
 
 
 async def _refuse(call: Call, finish: Finish) -> AsyncGenerator[Piece, None]:
     yield Text(REFUSAL)
-    yield Answer(finish.reason, finish.usage, Outcome.REFUSED, passages=call.passages)
+    yield Answer(finish.reason, finish.usage, Outcome.REFUSED, passages=call.passages, served_by=finish.served_by)
 
 
 async def _grounded(call: Call, rooms: Rooms) -> AsyncGenerator[Piece, None]:
@@ -113,6 +123,7 @@ async def _grounded(call: Call, rooms: Rooms) -> AsyncGenerator[Piece, None]:
         quoted=not said,
         passages=call.passages,
         verdicts=tuple(verdicts),
+        served_by=finish.served_by,
     )
 
 
@@ -143,9 +154,9 @@ async def _sentences(call: Call, rooms: Rooms) -> AsyncGenerator[str | Finish, N
             if isinstance(event, Text):
                 for sentence in stream.feed(event.text):
                     yield sentence
-            else:
+            elif isinstance(event, Finish):
                 rest = stream.close()
-                if event.reason == "length" and rest and not _ENDED.search(rest[-1]):
+                if event.reason in ("length", "content_filter") and rest and not _ENDED.search(rest[-1]):
                     rest.pop()  # the model was cut off in the middle of it
                 for sentence in rest:
                     yield sentence

@@ -1,11 +1,11 @@
-"""Stage: the model writes. A fallback takes over only before the first text."""
+"""Stage: the model writes. A fallback takes over only before the first token."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from proveout.domain import Event, Finish, Text, Usage
+from proveout.domain import Event, Finish, Usage
 from proveout.errors import Unavailable, UpstreamFailed
 from proveout.serving.call import Call, Rooms
 
@@ -22,11 +22,11 @@ async def generate(call: Call, rooms: Rooms) -> AsyncGenerator[Event, None]:
         try:
             async with aclosing(model.generate(prompt)) as events:
                 async for event in events:
-                    if isinstance(event, Text):
-                        begun = True
-                        _count(call, event)
-                    else:
+                    if isinstance(event, Finish):
                         call.progress.usage = event.usage
+                    else:
+                        begun = True
+                        _count(call)
                     yield event
             return
         except (UpstreamFailed, Unavailable):
@@ -34,7 +34,7 @@ async def generate(call: Call, rooms: Rooms) -> AsyncGenerator[Event, None]:
                 raise
 
 
-def _count(call: Call, event: Text) -> None:
+def _count(call: Call) -> None:
     """Keeps what was produced so far, so that a call that is cut short is still accounted for."""
     progress = call.progress
     if progress.first_token_ms is None:

@@ -41,8 +41,8 @@ async def answer(call: Call, rooms: Rooms) -> AsyncGenerator[Piece, None]:
             async for piece in pieces:
                 if isinstance(piece, Answer):
                     await record_completion(call, rooms, piece.outcome, answer=piece)
-                elif isinstance(piece, Text) and call.progress.first_sentence_ms is None:
-                    call.progress.first_sentence_ms = call.progress.elapsed_ms
+                elif isinstance(piece, Text):
+                    call.progress.release(piece.text)
                 yield piece
     except Truncated as error:
         await record_completion(call, rooms, Outcome.TRUNCATED, error.message)

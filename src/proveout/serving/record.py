@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proveout.domain import Outcome
 from proveout.ledger.journal import Completion, Intent, now
+from proveout.ledger.payloads import Payload
 from proveout.serving.call import Answer, Call, Rooms
 
 
@@ -39,20 +40,31 @@ async def record_completion(
     progress.recorded = True
     price = rooms.catalogue.price(call.models[0].name)
     usage = answer.usage if answer else progress.usage
-    await rooms.journal.write(
-        Completion(
-            request=call.request,
-            workspace=call.principal.key.workspace,
-            outcome=outcome,
-            reason=reason[:500],
-            usage=usage,
-            total_ms=progress.elapsed_ms,
-            ended=now(),
-            grounded=answer.grounded if answer else None,
-            quoted=answer.quoted if answer else False,
-            first_token_ms=progress.first_token_ms,
-            first_sentence_ms=progress.first_sentence_ms,
-            cost_usd=price.cost(usage) if price else None,
-            documents=tuple(dict.fromkeys(p.document for p in call.passages)),
-        )
+    completion = Completion(
+        request=call.request,
+        workspace=call.principal.key.workspace,
+        outcome=outcome,
+        reason=reason[:500],
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_ms=progress.elapsed_ms,
+        ended=now(),
+        grounded=answer.grounded if answer else None,
+        quoted=answer.quoted if answer else False,
+        first_token_ms=progress.first_token_ms,
+        first_sentence_ms=progress.first_sentence_ms,
+        cost_usd=price.cost(usage) if price else None,
+        documents=tuple(dict.fromkeys(p.document for p in call.passages)),
+        subject=call.principal.key.id,
+        payload=await _payload(call, rooms),
     )
+    await rooms.journal.write(completion)
+    rooms.observe(call, completion)
+
+
+async def _payload(call: Call, rooms: Rooms) -> bytes | None:
+    """What was asked and answered so far, sealed; None when this server captures nothing."""
+    if rooms.payloads is None:
+        return None
+    payload = Payload(call.asked.messages, "".join(call.progress.said))
+    return await rooms.payloads.seal(call.principal.scope, call.principal.key.id, call.request, payload)

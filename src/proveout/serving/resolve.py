@@ -11,6 +11,8 @@ from proveout.serving.call import Asked, Call, Rooms
 
 _DIRECT_MAX_TOKENS = 1024
 _LOCAL = "local/smollm2-135m-instruct"
+_LOCAL_EMBEDDER = "local/all-minilm-l6-v2"
+_WITH_KNOWLEDGE = ("presence_penalty", "frequency_penalty", "logit_bias", "reasoning_effort")
 _NAME = re.compile(r"(?P<app>[a-z][a-z0-9-]*)(?::(?P<stage>[a-z]+)|@(?P<number>[0-9]{1,9}))?")
 
 
@@ -19,24 +21,65 @@ async def resolve(call: Call, rooms: Rooms) -> Call:
 
     Raises NotFound for unknown and for forbidden names, alike.
     """
+    if call.asked.embed:
+        return _to_embed(call, rooms)
     name = call.asked.model or rooms.default or _first_app(rooms.directory(), call.principal) or _LOCAL
-    if not call.asked.question.strip():
+    if not any(m.role == "user" and (m.parts or m.content.strip()) for m in call.asked.messages):
         raise InvalidInput("messages: there is no user message with text to answer.")
-    if "/" in name or name == "echo":
-        if not call.principal.may_call(name):
-            raise _unknown(name)
-        use = ModelUse(name, rooms.catalogue.digest(name))
-        base = Parameters(max_tokens=_DIRECT_MAX_TOKENS)
-        return replace(call, models=(use,), parameters=_overridden(base, call.asked))
+    return _able(_direct(call, rooms, name) if "/" in name or name == "echo" else _of_app(call, rooms, name), rooms)
+
+
+def _direct(call: Call, rooms: Rooms, name: str) -> Call:
+    if not call.principal.may_call(name):
+        raise _unknown(name)
+    rooms.catalogue.resolve(name)
+    use = ModelUse(name, rooms.catalogue.digest(name))
+    base = Parameters(max_tokens=_DIRECT_MAX_TOKENS)
+    return replace(call, models=(use,), parameters=_overridden(base, call.asked))
+
+
+def _of_app(call: Call, rooms: Rooms, name: str) -> Call:
     release, stage = find_release(rooms.directory(), call.principal, name)
     manifest = release.manifest
     return replace(
         call,
         release=release,
         stage=stage,
-        models=(manifest.model, *manifest.fallback),
+        models=(manifest.model_for(call.principal.key.groups, call.asked.question), *manifest.fallback),
         parameters=_overridden(manifest.parameters, call.asked),
     )
+
+
+def _to_embed(call: Call, rooms: Rooms) -> Call:
+    name = call.asked.model or _LOCAL_EMBEDDER
+    if not call.principal.may_call(name):
+        raise _unknown(name)
+    rooms.catalogue.embedder(name)
+    if call.asked.options and not rooms.catalogue.takes_options(name):
+        raise InvalidInput(f"{next(iter(call.asked.options))}: the embedded model does not take this: leave it out.")
+    return replace(call, models=(ModelUse(name, rooms.catalogue.digest(name)),), parameters=Parameters(max_tokens=0))
+
+
+def _able(call: Call, rooms: Rooms) -> Call:
+    """The call with those of its models that take all that it asks for. What cannot be done is refused, not dropped."""
+    needs = call.asked.needs
+    if not needs:
+        return call
+    name = call.release.app if call.release else call.models[0].name
+    for field in needs if call.has_knowledge else ():
+        if field not in _WITH_KNOWLEDGE:
+            raise InvalidInput(
+                f"{field}: the app {name!r} answers in text that its sources support, sentence by sentence, so it "
+                "takes no tools, images, schemas or log probabilities: leave this out, or use a model directly."
+            )
+    models = tuple(use for use in call.models if rooms.catalogue.takes_options(use.name))
+    if not models:
+        what = "turns of tools, or parts other than text" if needs[0] == "messages" else "this"
+        raise InvalidInput(
+            f"{needs[0]}: the embedded model behind {name!r} does not take {what} yet: leave it out, or use a "
+            "PROVIDER/MODEL that does."
+        )
+    return replace(call, models=models)
 
 
 def find_release(directory: Directory, principal: Principal, name: str) -> tuple[Release, StageName | None]:

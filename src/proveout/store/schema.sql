@@ -58,11 +58,22 @@ create table releases (
     number integer not null check (number > 0),
     digest text not null,
     manifest jsonb not null,
-    facts jsonb not null,
-    golden text not null default '',
+    golden bytea, -- the golden questions that came with it, sealed under the workspace's key
     created timestamptz not null default now(),
     primary key (workspace, app, number),
     unique (workspace, app, digest)
+);
+
+-- What is recorded of a release beside its manifest. Its digest stays when they change, so they have versions.
+create table facts (
+    workspace text not null,
+    app text not null,
+    release integer not null,
+    version integer not null check (version > 0),
+    facts jsonb not null,
+    recorded timestamptz not null default now(),
+    primary key (workspace, app, release, version),
+    foreign key (workspace, app, release) references releases
 );
 
 create table routes (
@@ -77,12 +88,15 @@ create table routes (
 create function configuration_changed_v1() returns trigger language plpgsql as $$
 begin
     update proveout.configuration set version = version + 1;
+    perform pg_notify('proveout_configuration', ''); -- only here: a NOTIFY takes a database-wide lock
     return null;
 end $$;
 create trigger keys_changed after insert or update or delete on keys
     for each statement execute function configuration_changed_v1();
 create trigger releases_changed after insert or update or delete on releases
     for each statement execute function configuration_changed_v1();
+create trigger facts_changed after insert or update or delete on facts -- by row: most inserts insert nothing
+    for each row execute function configuration_changed_v1();
 create trigger routes_changed after insert or update or delete on routes
     for each statement execute function configuration_changed_v1();
 
@@ -95,11 +109,21 @@ create function scope_readers() returns text[] stable language sql as
 create function scope_unrestricted() returns boolean stable language sql as
     $$ select coalesce(current_setting('proveout.unrestricted', true), '') = 'on' $$;
 
--- An uploaded app folder, waiting for the job that makes a release of it.
+-- Wrapped keys: a workspace's by the master key, documents' and subjects' by their workspace's. Destroying a row
+-- destroys what was sealed under it.
+create table sealing_keys (
+    workspace text not null references workspaces,
+    kind text not null check (kind in ('workspace', 'document', 'subject')),
+    owner text not null,
+    wrapped bytea not null,
+    primary key (workspace, kind, owner)
+);
+
+-- An uploaded app folder, waiting for the job that makes a release of it; sealed under the workspace's key.
 create table bundles (
     id text primary key,
     workspace text not null references workspaces,
-    content bytea not null,
+    sealed bytea not null,
     created timestamptz not null default now()
 );
 
@@ -119,8 +143,7 @@ create table versions (
     document text not null,
     digest text not null,
     pipeline text not null,
-    title text not null,
-    text text not null,
+    sealed bytea not null, -- title and text, under the document's key
     created timestamptz not null default now(),
     unique (workspace, knowledge, document, digest, pipeline),
     foreign key (workspace, knowledge, document) references documents on delete cascade
@@ -133,8 +156,7 @@ create table chunks (
     document text not null,
     version bigint not null references versions on delete cascade,
     ordinal integer not null,
-    headings text[] not null,
-    text text not null,
+    sealed bytea not null, -- title, headings and text, under the document's key
     start integer not null,
     "end" integer not null,
     page integer,
@@ -203,6 +225,16 @@ create table completions (
     ended timestamptz not null
 );
 
+-- What was asked and answered, sealed under the subject's key.
+create table payloads (
+    request text primary key references completions,
+    workspace text not null,
+    subject text not null,
+    sealed bytea not null,
+    at timestamptz not null default now()
+);
+create index payloads_by_time on payloads (at);
+
 -- Golden questions asked of a release; results hold questions and answers.
 create table evaluations (
     id text primary key,
@@ -210,7 +242,7 @@ create table evaluations (
     app text not null,
     release integer not null,
     key text not null references keys,
-    dataset text not null,
+    dataset bytea not null, -- sealed under the workspace's key, as the results are
     summary jsonb,
     created timestamptz not null default now(),
     foreign key (workspace, app, release) references releases
@@ -220,29 +252,38 @@ create table evaluation_cases (
     evaluation text not null references evaluations on delete cascade,
     workspace text not null,
     id text not null,
-    result jsonb not null,
+    result bytea not null,
     primary key (evaluation, id)
 );
 
--- Writes one batch of the group commit: intents first, then completions, in one transaction.
+-- Writes one batch of the group commit: intents first, then completions, in one transaction. What stands already
+-- stays: a batch whose commit was not heard of, because the connection broke, is written again.
 create function record_v1(new_intents jsonb, new_completions jsonb) returns void language sql as $$
     insert into proveout.intents
-        select * from jsonb_populate_recordset(null::proveout.intents, new_intents);
+        select * from jsonb_populate_recordset(null::proveout.intents, new_intents)
+        on conflict do nothing;
     insert into proveout.completions
-        select * from jsonb_populate_recordset(null::proveout.completions, new_completions);
+        select * from jsonb_populate_recordset(null::proveout.completions, new_completions)
+        on conflict do nothing;
+    insert into proveout.payloads (request, workspace, subject, sealed)
+        select request, workspace, subject, decode(payload, 'base64')
+        from jsonb_to_recordset(new_completions) as c(request text, workspace text, subject text, payload text)
+        where payload is not null
+        on conflict do nothing;
 $$;
 
 do $$
 declare
     name text;
 begin
-    foreach name in array array['bundles', 'documents', 'versions', 'chunks', 'snapshots', 'postings',
-                                'intents', 'completions', 'evaluations', 'evaluation_cases'] loop
+    foreach name in array array['sealing_keys', 'bundles', 'documents', 'versions', 'chunks', 'snapshots', 'postings',
+                                'intents', 'completions', 'payloads',
+                                'evaluations', 'evaluation_cases'] loop
         execute format('alter table %I enable row level security', name);
         execute format('alter table %I force row level security', name);
     end loop;
     -- the whole workspace, for rows that hold no document's text
-    foreach name in array array['snapshots', 'postings', 'intents', 'completions'] loop
+    foreach name in array array['snapshots', 'postings', 'intents', 'completions', 'payloads'] loop
         execute format('create policy of_workspace on %I for select
             using (workspace = (select scope_workspace()))', name);
     end loop;
@@ -262,12 +303,16 @@ end $$;
 -- `documents` decides: versions and chunks are visible where their document is.
 create policy of_readers on documents for select
     using (workspace = (select scope_workspace()) and readers && (select scope_readers()));
+create policy of_workspace on sealing_keys for all using (workspace = (select scope_workspace()));
 create policy of_workspace on bundles for all using (workspace = (select scope_workspace()));
 create policy of_workspace on evaluations for all using (workspace = (select scope_workspace()));
 create policy of_workspace on evaluation_cases for all using (workspace = (select scope_workspace()));
 -- the group commit writes for every workspace at once, and reads nothing back
 create policy appended on intents for insert with check (true);
 create policy appended on completions for insert with check (true);
+create policy appended on payloads for insert with check (true);
+create policy expired on payloads for delete
+    using (workspace = (select scope_workspace()) and (select scope_unrestricted()));
 
 grant usage on schema proveout to proveout_service;
 grant select, insert, update, delete on all tables in schema proveout to proveout_service;

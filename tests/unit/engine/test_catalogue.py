@@ -7,6 +7,7 @@ from proveout.engine.catalogue import Catalogue, Provider
 from proveout.engine.echo import Echo
 from proveout.engine.remote import Remote
 from proveout.errors import NotFound
+from proveout.settings import EchoReply, EchoSettings
 
 ACME = Provider(
     "acme",
@@ -39,7 +40,7 @@ def test_names_resolve_to_a_model_and_its_upstream_name() -> None:
 @pytest.mark.parametrize("name", ["", "gpt", "acme", "acme/", "local/", "local/all-minilm-l6-v2", "ecma/x", "echo/x"])
 def test_unknown_names_are_not_found(name: str) -> None:
     for ask in (catalogue(ACME).resolve, catalogue(ACME).digest, catalogue(ACME).price):
-        if not (ask.__name__ == "digest" and name.startswith("local/all")):
+        if not (ask.__name__ != "resolve" and name.startswith("local/all")):
             with pytest.raises(NotFound, match="acme/org/large"):
                 ask(name)
 
@@ -63,7 +64,29 @@ def test_prices_are_by_model_and_ours_are_free() -> None:
     assert models.price("acme/small") is None
     flat = catalogue(Provider("acme", ACME.base_url, price=Price(3, 4), prices=ACME.prices))
     assert flat.price("acme/small") == Price(3, 4) and flat.price("acme/org/large") == Price(1, 2)
+    assert models.price("local/all-minilm-l6-v2") == Price(0, 0)
     assert models.price("echo") == models.price("local/smollm2-135m-instruct") == Price(0, 0)
+
+
+def test_scripted_fakes_are_models_told_apart_by_their_scripts() -> None:
+    def scripted(reply: str) -> Catalogue:
+        script = EchoSettings("desk", {"leave": EchoReply(reply)})
+        return Catalogue([ACME], Path("/nowhere/engine.sock"), DIGESTS, [script])
+
+    models = scripted("25 days.")
+    assert isinstance(models.resolve("echo/desk")[0], Echo) and models.price("echo/desk") == Price(0, 0)
+    assert "echo/desk" in models.names()
+    digests = {models.digest("echo/desk"), scripted("26 days.").digest("echo/desk"), models.digest("echo")}
+    assert len(digests) == 3 and models.digest("echo/desk") == scripted("25 days.").digest("echo/desk")
+
+
+def test_embedders() -> None:
+    models = catalogue(ACME)
+    assert models.embedder("local/all-minilm-l6-v2")[1] == "all-minilm-l6-v2"
+    assert models.embedder("acme/org/embed") == (models.resolve("acme/small")[0], "org/embed")
+    for name in ("echo", "local/smollm2-135m-instruct", "nowhere/x", "acme/"):
+        with pytest.raises(NotFound, match="local/all-minilm-l6-v2"):
+            models.embedder(name)
 
 
 def test_names_are_the_declared_ones() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from proveout.domain import Event, Finish, Message, Parameters, Prompt, Text, Usage
-from proveout.engine.remote import Remote, Timeouts
+from proveout.domain import Event, Finish, Message, Parameters, Prompt, Text, Timeouts, ToolCall, ToolCallPiece, Usage
+from proveout.engine.remote import Remote
 from proveout.errors import InvalidInput, ProveoutError, Truncated, Unavailable, UpstreamFailed
 
 ASK = Prompt("org/m", (Message("system", "s"), Message("user", "Grüße")), Parameters(0.5, 9, 0.9, 7, ("\n",)))
@@ -149,9 +149,83 @@ def test_error_events(event: str) -> None:
     assert type(error) is Truncated and len(events) == 2
 
 
-def test_an_answer_cut_by_the_providers_filter_is_not_whole() -> None:
-    events, error = ask(streaming(HALLO, chunk(delta={}, finish_reason="content_filter"), DONE))
-    assert type(error) is Truncated and len(events) == 2
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [("content_filter", "content_filter"), ("tool_calls", "tool_calls"), ("model_length", "length"), ("eos", "stop")],
+)
+def test_reasons_are_kept(said: str, reason: str) -> None:
+    events, error = ask(streaming(HALLO, chunk(delta={}, finish_reason=said), DONE))
+    assert error is None and isinstance(events[-1], Finish) and events[-1].reason == reason
+
+
+@pytest.mark.parametrize("said", ["error", "abort", "insufficient_system_resource"])
+def test_reasons_that_are_no_ends(said: str) -> None:
+    events, error = ask(streaming(HALLO, chunk(delta={}, finish_reason=said), DONE))
+    assert type(error) is Truncated and len(events) == 2 and said in error.message
+
+
+def test_the_upstreams_own_name_of_the_model_is_kept() -> None:
+    named = 'data: {"model":"m-2026","system_fingerprint":"fp_1","choices":[{"delta":{"content":"x"}}]}\n\n'
+    assert ask(streaming(named, STOP, DONE))[0][-1] == Finish("stop", Usage(), "m-2026 fp_1")
+
+
+def tool(index: int, arguments: str, **more: object) -> str:
+    function = {"name": "f", "arguments": arguments} if more else {"arguments": arguments}
+    return chunk(delta={"tool_calls": [{"index": index, "function": function, **more}]})
+
+
+def test_tool_calls_come_in_pieces_and_their_names_once() -> None:
+    parts = (tool(0, "", id="a"), tool(0, '{"x":', id="a"), tool(0, "1}"), tool(1, "{}", id="b"))
+    events, error = ask(streaming(*parts, chunk(delta={}, finish_reason="tool_calls"), DONE))
+    assert error is None
+    assert events == [
+        ToolCallPiece(0, "", "a", "f"),
+        ToolCallPiece(0, '{"x":'),
+        ToolCallPiece(0, "1}"),
+        ToolCallPiece(1, "{}", "b", "f"),
+        Finish("tool_calls", Usage()),
+    ]
+    assert type(ask(streaming(parts[0], parts[1], 0.05, cut=True))[1]) is Truncated
+
+
+def test_refusals_and_log_probabilities() -> None:
+    logprobs = {"content": [{"token": "x", "logprob": -1.0}]}
+    parts = (chunk(delta={"refusal": "No."}), chunk(delta={"content": "x"}, logprobs=logprobs))
+    events, _ = ask(streaming(*parts, STOP, DONE))
+    assert events[:2] == [Text("No.", refusal=True), Text("x", logprobs=logprobs)]
+
+
+def test_what_a_request_with_tools_looks_like_upstream() -> None:
+    seen: dict[str, object] = {}
+    image = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
+    prompt = Prompt(
+        "m",
+        (
+            Message("user", "", ({"type": "text", "text": "?"}, image), name="ann"),
+            Message("assistant", "", tool_calls=(ToolCall("a", "f", "{}"),)),
+            Message("tool", "rain", tool_call_id="a"),
+        ),
+        Parameters(),
+        {"tools": [{"type": "function"}], "logit_bias": {"1": 2}},
+    )
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.update(await request.json())
+        return await streaming(HALLO, STOP, DONE)(request)
+
+    async def scenario() -> None:
+        async with upstream(handler) as remote:
+            async for _ in remote.generate(prompt):
+                pass
+
+    asyncio.run(scenario())
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    assert seen["messages"] == [
+        {"role": "user", "content": [{"type": "text", "text": "?"}, image], "name": "ann"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "rain", "tool_call_id": "a"},
+    ]
+    assert seen["tools"] == [{"type": "function"}] and seen["logit_bias"] == {"1": 2}
 
 
 def test_rubbish_is_an_upstream_failure() -> None:
@@ -202,6 +276,20 @@ def test_silence_before_and_between_texts() -> None:
     events, error = ask(streaming(HALLO, 1.0, STOP), quick)
     assert type(error) is Truncated and len(events) == 2
     assert ask(streaming(HALLO, 0.15, HALLO, 0.15, HALLO, STOP, DONE), quick)[1] is None
+
+
+def test_the_whole_answer_has_its_time_too() -> None:
+    events, error = ask(streaming(*(HALLO, 0.1) * 10, STOP), Timeouts(total=0.35))
+    assert type(error) is Truncated and 2 <= len(events) <= 8
+    assert error.message == "acme did not end within 0.35 s."
+    _, error = ask(streaming(1.0, HALLO), Timeouts(total=0.2))
+    assert type(error) is UpstreamFailed and "0.2 s" in error.message
+
+
+def test_thinking_is_a_sign_of_life_and_not_an_answer() -> None:
+    thought = chunk(delta={"reasoning_content": "hm"})
+    events, error = ask(streaming(*(thought, 0.1) * 4, HALLO, STOP, DONE), Timeouts(first=0.2, between=0.2))
+    assert error is None and events[:2] == [Text("Hal"), Text("lö")]
 
 
 def test_a_slow_reader_is_no_timeout_of_the_upstream() -> None:

@@ -50,3 +50,10 @@ def test_an_event_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         parse(*[b"data: " + b"x" * 100] * 11)
     with pytest.raises(ValueError, match="without end"):
         parse(*[b"data: " + b"x" * 100 + b"\n"] * 11)
+
+
+def test_what_is_not_utf8_is_refused_after_what_is() -> None:
+    events = Parser().feed("data: Grüße\n\ndata: Gr".encode() + b"\xc3\n\ndata: later\n\n")
+    assert next(events).data == "Grüße"
+    with pytest.raises(ValueError, match="utf-8"):
+        next(events)

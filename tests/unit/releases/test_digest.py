@@ -6,12 +6,12 @@ import dataclasses
 import hashlib
 import json
 
-from proveout.domain import KnowledgeUse, Manifest, ModelUse, Parameters, PromptTexts
+from proveout.domain import KnowledgeUse, Manifest, ModelChoice, ModelUse, Parameters, PromptTexts, When
 from proveout.releases.digest import digest
 
 MANIFEST = Manifest(
     app="a",
-    model=ModelUse("echo", "sha256:1"),
+    model=(ModelChoice(ModelUse("echo", "sha256:1")),),
     fallback=(),
     parameters=Parameters(),
     prompt=PromptTexts("s", "a"),
@@ -30,7 +30,9 @@ def test_the_digest_is_that_of_the_canonical_json() -> None:
 def test_everything_that_decides_an_answer_changes_it() -> None:
     changes: list[dict[str, object]] = [
         {"app": "b"},
-        {"model": ModelUse("echo", "sha256:9")},
+        {"model": (ModelChoice(ModelUse("echo", "sha256:9")),)},
+        {"model": (ModelChoice(ModelUse("echo", "sha256:1"), When(("hr",))), *MANIFEST.model)},
+        {"model": (ModelChoice(ModelUse("echo", "sha256:1"), When(words_over=9)), *MANIFEST.model)},
         {"fallback": (ModelUse("echo", "sha256:1"),)},
         {"parameters": Parameters(temperature=0.1)},
         {"parameters": Parameters(stop=("x",))},

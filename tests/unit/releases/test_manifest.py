@@ -90,3 +90,54 @@ def test_any_bytes_are_read_or_named(raw: bytes) -> None:
         read(raw)
     except InvalidInput as error:
         assert error.message
+
+
+CHOICES = "model:\n  use:\n    - {when: {groups: [hr], words: '>40'}, use: acme/large}\n    - use: echo"
+
+
+def test_a_list_of_models_with_conditions() -> None:
+    app = read_app({"app.yaml": GOOD.replace("model:\n  use: echo", CHOICES).encode(), "docs/a.md": b"hello"})
+    first, last = app.declared.model.use
+    assert first.when is not None and (first.use, first.when.groups, first.when.words) == ("acme/large", ["hr"], ">40")
+    assert last.when is None and last.use == "echo"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("    - use: echo", ""), "app.yaml:6: model.use: the last model of the list, and it alone, is without `when`"),
+        (("when: {groups: [hr], words: '>40'}, ", ""), "app.yaml:6: model.use: the last model of the list, and it"),
+        (("groups: [hr], words: '>40'", ""), "app.yaml:7: model.use.0.when: a condition names groups or words"),
+        (("'>40'", "40"), "app.yaml:7: model.use.0.when.words: input should be a valid string (it is 40)"),
+        (("'>40'", "'40'"), "app.yaml:7: model.use.0.when.words: string should match pattern"),
+        (("groups:", "group:"), "app.yaml:7: model.use.0.when.group: this key is not known; did you mean groups?"),
+        ((CHOICES, "model: {use: 4}"), "app.yaml:5: model.use: this is a model's name, or a list of {when, use}"),
+    ],
+)
+def test_a_mistake_in_the_list_of_models(change: tuple[str, str], said: str) -> None:
+    text = GOOD.replace("model:\n  use: echo", CHOICES).replace(*change)
+    assert any(line.startswith(said) for line in mistakes(text)), mistakes(text)
+
+
+def test_facts_are_whole_and_nothing_else_is_a_fact() -> None:
+    facts = """\
+problem: Answers take two days.
+objectives: [{measure: minutes to an answer, target: 5, baseline: 2880}]
+risk: {class: limited, personal_data: true}
+risks: [{risk: a wrong answer, mitigation: quotes}]
+data_classes: [internal]
+"""
+    app = read_app({"app.yaml": (GOOD + facts).encode(), "docs/a.md": b"hello"})
+    assert app.declared.facts == {
+        "purpose": "Answer questions.",
+        "problem": "Answers take two days.",
+        "objectives": [{"measure": "minutes to an answer", "target": 5, "baseline": 2880}],
+        "owners": {"accountable": "someone@example.com", "operator": None},
+        "risk": {"class": "limited", "personal_data": True, "notes": ""},
+        "risks": [{"risk": "a wrong answer", "mitigation": "quotes", "owner": None}],
+        "data_classes": ["internal"],
+        "targets": {},
+    }
+    assert "app.yaml:10: risk.class: input should be 'minimal', 'limited' or 'high' (it is 'huge')" in mistakes(
+        GOOD + "risk: {class: huge}\n"
+    )

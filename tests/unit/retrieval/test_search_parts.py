@@ -28,7 +28,7 @@ def test_chunks_are_spans_of_one_section() -> None:
     assert {c.headings for c in found} == {("Leave",), ("Pay",)}
     assert all(len(c.text) > 300 for c in found[:-1])
     assert not any(c.text.endswith("You need:") for c in found)
-    assert index_text("Rules", found[-1]) == "Rules › Pay\nPaid monthly."
+    assert index_text("Rules", found[-1].headings, found[-1].text) == "Rules › Pay\nPaid monthly."
 
 
 def test_one_endless_word_is_cut() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -106,13 +107,55 @@ def show(release: Named, json: output.AsJson = False) -> None:
     output.say(f"{release} {found['digest']}")
     output.say(f"created   {found['created']}   stages {', '.join(found['stages']) or '-'}")
     output.say(f"purpose   {found['facts']['purpose']}")
-    output.say(f"model     {manifest['model']['name']} {manifest['model']['digest']}")
+    for choice in manifest["model"]:
+        output.say(f"model     {choice['use']['name']} {choice['use']['digest']}{_conditions(choice['when'])}")
     output.say(f"parameters {manifest['parameters']}")
     for knowledge in manifest["knowledge"]:
         output.say(
             f"knowledge {knowledge['name']} {knowledge['snapshot']} ({knowledge['mode']}, top {knowledge['top_k']})"
         )
     output.say(f"otherwise {manifest['otherwise']}")
+
+
+@app.command("diff")
+def diff_(before: Named, after: Named, json: output.AsJson = False) -> None:
+    """Show what changed from one release to another: settings, prompts, documents and facts."""
+    (name, number), (other_name, other) = split(before), split(after)
+    if other_name != name:
+        raise InvalidInput(f"{before} and {after} are releases of two apps: give two of the same.")
+    found = _get(f"/api/v1/apps/{name}/releases/{number}/diff/{other}")
+    if json:
+        output.document(found)
+        return
+    output.say(f"{before} {found['before']['digest']}\n{after} {found['after']['digest']}")
+    for line in _told(found):
+        output.say(line)
+
+
+def _told(found: dict[str, Any]) -> Iterator[str]:
+    """A diff in lines for a person."""
+    if not any(found[part] for part in ("changes", "prompts", "knowledge", "facts")):
+        yield "no difference"
+    for change in found["changes"]:
+        yield f"{change['key']}: {_shown(change['before'])} → {_shown(change['after'])}"
+    yield from found["prompts"].values()
+    for corpus in found["knowledge"]:
+        yield f"knowledge {corpus['name']}: {_shown(corpus['before'])} → {_shown(corpus['after'])}"
+        for mark, part in (("+", "added"), ("-", "removed"), ("~", "changed")):
+            yield from (f"  {mark} {document}" for document in corpus[part])
+        if corpus["unseen"]:
+            yield f"  {corpus['unseen']} documents are hidden from your key"
+    for change in found["facts"]:
+        yield f"fact {change['key']}: {_shown(change['before'])} → {_shown(change['after'])}"
+
+
+def _shown(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def _conditions(when: dict[str, Any] | None) -> str:
+    given = {key: value for key, value in (when or {}).items() if value}
+    return f" when {given}" if given else ""
 
 
 @app.command()

@@ -14,6 +14,7 @@ import typer
 from proveout import settings
 from proveout.edge.cli import output
 from proveout.edge.cli.client import Client, Refused, connect
+from proveout.edge.logs import begin_log
 from proveout.edge.processes.up import Plan, Running
 from proveout.edge.processes.up import up as start
 from proveout.errors import ProveoutError, StartRefused
@@ -48,7 +49,7 @@ def up(
         config=config,
         apps=tuple(app.declared.app for _, app in apps),
     )
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    begin_log(told.telemetry.log, logging.WARNING)
     asyncio.run(_up(plan, apps))
 
 

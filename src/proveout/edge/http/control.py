@@ -23,7 +23,9 @@ from proveout.errors import InvalidInput, NotFound, ProveoutError
 from proveout.evals.golden import read_golden
 from proveout.jobs.runtime import JobState
 from proveout.releases.bundle import MAX_BYTES, pack, read_folder
+from proveout.releases.diff import diff, read_documents
 from proveout.releases.promote import promote
+from proveout.store.sealing import seal, unseal
 
 router = APIRouter(prefix="/api/v1")
 Caller = Annotated[Principal, Depends(principal)]
@@ -110,7 +112,9 @@ async def create_release(request: Request, response: Response, caller: Caller, a
     content = await _bundle(request, caller)
     bundle = f"bundle_{secrets.token_hex(8)}"
     async with here.store.within(caller.scope) as session:
-        await session.run("bundles.insert", id=bundle, workspace=caller.key.workspace, content=content)
+        key = await here.keyring.workspace(session, caller.key.workspace)
+        sealed = seal(key, content, "bundle")
+        await session.run("bundles.insert", id=bundle, workspace=caller.key.workspace, sealed=sealed)
     job = await here.jobs.enqueue(CREATE_RELEASE, caller.key.workspace, bundle, app)
     if request.headers.get("prefer") == "respond-async":
         response.status_code = 202
@@ -162,6 +166,30 @@ async def show_release(request: Request, caller: Caller, app: str, number: int) 
     release = _release(request, caller, app, number)
     manifest = msgspec.to_builtins(release.manifest)
     return {**_listed(request, release), "app": app, "manifest": manifest, "facts": release.facts}
+
+
+@router.get("/apps/{app}/releases/{number}/facts")
+async def list_facts(request: Request, caller: Caller, app: str, number: int) -> dict[str, Any]:
+    """Every version of a release's facts, newest first: purpose, owners, risks, … which do not decide answers."""
+    keys.require(caller, Right.RELEASES_READ)
+    release = _release(request, caller, app, number)
+    async with gateway(request).store.within(caller.scope) as session:
+        rows = await session.fetch("facts.list", workspace=release.workspace, app=app, number=number)
+    return {"facts": [dict(row) for row in rows]}
+
+
+@router.get("/apps/{app}/releases/{number}/diff/{other}")
+async def diff_releases(request: Request, caller: Caller, app: str, number: int, other: int) -> dict[str, Any]:
+    """What changed from release `number` to release `other`: settings, prompts, documents and facts.
+
+    Documents are named as far as the caller may read them; the others are counted as `unseen`.
+    """
+    keys.require(caller, Right.RELEASES_READ)
+    before, after = _release(request, caller, app, number), _release(request, caller, app, other)
+    documents = await read_documents(gateway(request).store, caller.scope, before, after)
+    sides = {"before": before, "after": after}
+    named = {side: {"number": r.number, "digest": r.digest} for side, r in sides.items()}
+    return {"app": app, **named, **msgspec.to_builtins(diff(before, after, documents))}
 
 
 @router.post("/apps/{app}/promotions")
@@ -266,11 +294,11 @@ async def create_evaluation(
     keys.require(caller, Right.EVALUATIONS_RUN)
     here = gateway(request)
     release = _release(request, caller, app, number)
-    dataset = body.dataset
-    if dataset is None:
-        async with here.store.unscoped() as session:
-            row = await session.row("releases.golden", workspace=release.workspace, app=app, number=number)
-        dataset = row["golden"] if row else ""
+    async with here.store.within(caller.scope) as session:
+        key = await here.keyring.workspace(session, release.workspace)
+        row = await session.row("releases.golden", workspace=release.workspace, app=app, number=number)
+    golden = unseal(key, row["golden"], "golden").decode() if row and row["golden"] else ""
+    dataset = golden if body.dataset is None else body.dataset
     if not read_golden(dataset, "dataset"):
         raise InvalidInput(f"{release.label} came without golden questions: set evals.golden, or give a data set.")
     evaluation = f"evaluation_{secrets.token_hex(8)}"
@@ -282,7 +310,7 @@ async def create_evaluation(
             app=app,
             release=number,
             key=caller.key.id,
-            dataset=dataset,
+            dataset=seal(key, dataset.encode(), "dataset"),
         )
     return {"evaluation": evaluation, "job": await here.jobs.enqueue(EVALUATE, release.workspace, evaluation)}
 
@@ -291,13 +319,15 @@ async def create_evaluation(
 async def show_evaluation(request: Request, caller: Caller, evaluation: str) -> dict[str, Any]:
     """The summary of an evaluation and every scored answer."""
     keys.require(caller, Right.EVALUATIONS_RUN)
-    async with gateway(request).store.within(caller.scope) as session:
+    here = gateway(request)
+    async with here.store.within(caller.scope) as session:
+        sealing = await here.keyring.workspace(session, caller.key.workspace)
         row = await session.row("evaluations.get", evaluation=evaluation)
         cases = await session.fetch("evaluations.cases", evaluation=evaluation)
     if row is None:
         raise NotFound(f"There is no evaluation {evaluation}.")
     kept = {key: row[key] for key in ("id", "app", "release", "summary", "created")}
-    return {**kept, "cases": [case["result"] for case in cases]}
+    return {**kept, "cases": [msgspec.json.decode(unseal(sealing, case["result"], "case")) for case in cases]}
 
 
 @router.get("/requests")
@@ -325,20 +355,13 @@ def control() -> FastAPI:
     app.include_router(router)
     app.add_exception_handler(ProveoutError, _failed)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(HTTPException, problems.no_route)
     return app
 
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ProveoutError)
     return problems.response(error)
-
-
-async def _no_route(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    answer = problems.response(NotFound(f"{request.method} {request.url.path} is not served: see GET /openapi.json."))
-    answer.status_code = error.status_code
-    return answer
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from starlette.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from proveout import errors
+from proveout.ledger.journal import new_request_id
 
 STATUSES: tuple[tuple[type[errors.ProveoutError], int, str], ...] = (
     (errors.InvalidInput, 400, "invalid_request_error"),
@@ -36,6 +39,21 @@ def response(error: errors.ProveoutError, request: str | None = None) -> JSONRes
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     return JSONResponse(body(error), status, headers)
+
+
+async def no_route(request: Request, error: Exception) -> Response:
+    """For paths and methods that are not served."""
+    assert isinstance(error, HTTPException)
+    said = errors.NotFound(f"{request.method} {request.url.path} is not served: see GET /openapi.json.")
+    answer = response(said, new_request_id())
+    answer.status_code = error.status_code
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def unexpected(request: Request, _: Exception) -> Response:
+    """For what should not happen; the server logs it."""
+    return response(errors.ProveoutError(), getattr(request.state, "number", None) or new_request_id())
 
 
 def from_code(code: str, message: str) -> errors.ProveoutError:

@@ -1,130 +1,156 @@
-"""OpenAI's wire format: what comes in becomes an Asked, what goes out is built from pieces."""
+"""What OpenAI's endpoints share on the wire: messages that come in, and what an answer is made of."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import msgspec
 
-from proveout.domain import Message, Role
+from proveout.domain import Message, Role, Text, ToolCall, ToolCallPiece
 from proveout.errors import InvalidInput
-from proveout.serving.call import Answer, Asked, Call
+from proveout.serving.call import Answer, Call
 
 MAX_MESSAGES = 1_000
-
-
-class Part(msgspec.Struct, frozen=True):
-    """A part of a message's content."""
-
-    type: str
-    text: str | None = None
-
-
-class ChatMessage(msgspec.Struct, frozen=True):
-    """One message, content as text or as text parts."""
-
-    role: str
-    content: str | list[Part] | None = None
-
-
-class StreamOptions(msgspec.Struct, frozen=True):
-    include_usage: bool = False
-
-
-class ResponseFormat(msgspec.Struct, frozen=True):
-    type: str = "text"
-
-
-class ChatRequest(msgspec.Struct, frozen=True):
-    """The body of `POST /v1/chat/completions`. What this server does not do is refused, never ignored."""
-
-    messages: list[ChatMessage]
-    model: str | None = None
-    stream: bool | None = False
-    stream_options: StreamOptions | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    stop: str | list[str] | None = None
-    n: int | None = 1
-    tools: list[Any] | None = None
-    response_format: ResponseFormat | None = None
-
-    def asked(self) -> Asked:
-        """Raises InvalidInput naming the field that cannot be served."""
-        if (self.n or 1) != 1:
-            raise InvalidInput("n: one answer per request is served; ask again for another.")
-        if self.tools:
-            raise InvalidInput("tools: this server does not pass tools to models; leave them out.")
-        if self.response_format and self.response_format.type != "text":
-            raise InvalidInput("response_format: only text is served; leave it out.")
-        max_tokens = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
-        _within("temperature", self.temperature, 0, 2)
-        _within("top_p", self.top_p, 0, 1)
-        _within("max_tokens", max_tokens, 1, 1_000_000)
-        if not 1 <= len(self.messages) <= MAX_MESSAGES:
-            raise InvalidInput(f"messages: between 1 and {MAX_MESSAGES} are served.")
-        return Asked(
-            model=self.model,
-            messages=tuple(_message(position, m) for position, m in enumerate(self.messages)),
-            temperature=self.temperature,
-            max_tokens=max_tokens,
-            top_p=self.top_p,
-            seed=self.seed,
-            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
-        )
-
+DONE = b"data: [DONE]\n\n"
 
 _ROLES: Mapping[str, Role] = {
     "system": "system",
     "developer": "system",
     "user": "user",
     "assistant": "assistant",
+    "tool": "tool",
 }
+_PARTS = ("image_url", "input_audio", "file")  # besides text
 
 
-def _message(position: int, message: ChatMessage) -> Message:
-    role = _ROLES.get(message.role)
-    if role is None:
-        raise InvalidInput(f"messages[{position}].role: {message.role!r} is not one of {', '.join(_ROLES)}.")
-    content = message.content or ""
+class Function(msgspec.Struct, frozen=True):
+    name: str
+    arguments: str
+
+
+class ToolCallOfMessage(msgspec.Struct, frozen=True):
+    """A call that an assistant asked for in an earlier turn."""
+
+    id: str
+    function: Function
+    type: Literal["function"] = "function"
+
+
+class ChatMessage(msgspec.Struct, frozen=True):
+    """One message; content as text or as parts."""
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+    refusal: str | None = None
+    name: str | None = None
+    tool_calls: list[ToolCallOfMessage] | None = None
+    tool_call_id: str | None = None
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    include_usage: bool = False
+    include_obfuscation: bool = False  # padding against eavesdroppers who measure lengths: not done
+
+
+def messages(given: list[ChatMessage]) -> tuple[Message, ...]:
+    """Raises InvalidInput naming the place of the first mistake."""
+    if not 1 <= len(given) <= MAX_MESSAGES:
+        raise InvalidInput(f"messages: between 1 and {MAX_MESSAGES} are served.")
+    return tuple(_message(f"messages[{position}]", m) for position, m in enumerate(given))
+
+
+def _message(where: str, message: ChatMessage) -> Message:
+    who = role(where, message.role)
+    if who == "tool" and not message.tool_call_id:
+        raise InvalidInput(f"{where}.tool_call_id: say which call this is the answer to.")
+    content, parts = message.content or message.refusal or "", tuple[dict[str, Any], ...]()
     if isinstance(content, list):
-        if any(part.type != "text" or part.text is None for part in content):
-            raise InvalidInput(f"messages[{position}].content: only text parts are served.")
-        content = "".join(part.text or "" for part in content)
-    return Message(role, content)
+        content, parts = read_parts(where, content)
+    calls = tuple(ToolCall(c.id, c.function.name, c.function.arguments) for c in message.tool_calls or ())
+    return Message(who, content, parts, message.name, calls, message.tool_call_id)
 
 
-def _within(name: str, value: float | None, low: float, high: float) -> None:
+def role(where: str, name: str) -> Role:
+    """Raises InvalidInput for a role that there is not."""
+    if name not in _ROLES:
+        raise InvalidInput(f"{where}.role: {name!r} is not one of {', '.join(_ROLES)}.")
+    return _ROLES[name]
+
+
+def read_parts(where: str, parts: list[dict[str, Any]]) -> tuple[str, tuple[dict[str, Any], ...]]:
+    """The text of a content's parts, and the parts themselves if there is more than text."""
+    text = []
+    for position, part in enumerate(parts):
+        kind = part.get("type")
+        if kind in ("text", "refusal"):
+            if not isinstance(part.get(kind), str):
+                raise InvalidInput(f"{where}.content[{position}].{kind}: a string is missing.")
+            text.append(part[kind])
+        elif kind not in _PARTS:
+            raise InvalidInput(f"{where}.content[{position}].type: {kind!r} is not one of text, {', '.join(_PARTS)}.")
+    return "".join(text), tuple(parts) if len(text) < len(parts) else ()
+
+
+def within(name: str, value: float | None, low: float, high: float) -> None:
+    """Raises InvalidInput when a number that was given is out of bounds."""
     if value is not None and not low <= value <= high:
         raise InvalidInput(f"{name}: {value} is not between {low} and {high}.")
 
 
-def completion(call: Call, text: str, answer: Answer) -> dict[str, Any]:
-    """The whole answer as a `chat.completion`."""
-    message = {"role": "assistant", "content": text, "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish}
-    return {
-        **_head(call, "chat.completion"),
-        "choices": [choice],
-        "usage": usage(answer),
-        "proveout": about(call, answer),
-    }
+def refuse(body: object, reasons: Mapping[str, str]) -> None:
+    """Raises InvalidInput when a field is set that this server does not do: it is never just dropped."""
+    for name, why in reasons.items():
+        if getattr(body, name):
+            raise InvalidInput(f"{name}: {why}")
 
 
-def chunk(call: Call, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
-    """One `chat.completion.chunk`."""
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-    return {**_head(call, "chat.completion.chunk"), "choices": [choice]}
+def functions(tools: list[dict[str, Any]]) -> None:
+    """Raises InvalidInput for a tool that is not a function."""
+    for position, tool in enumerate(tools):
+        if tool.get("type") != "function":
+            raise InvalidInput(f"tools[{position}].type: only tools of the type 'function' are served.")
 
 
-def usage_chunk(call: Call, answer: Answer) -> dict[str, Any]:
-    """The chunk that clients ask for with `stream_options.include_usage`."""
-    return {**_head(call, "chat.completion.chunk"), "choices": [], "usage": usage(answer)}
+class CallSaid:
+    """A tool call as far as it has come."""
+
+    def __init__(self, first: ToolCallPiece) -> None:
+        self.id, self.name = first.id or f"call_{first.index}", first.name or ""
+        self.arguments: list[str] = []
+
+
+class Said:
+    """What an answer has come to so far."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.refusals: list[str] = []
+        self.calls: dict[int, CallSaid] = {}
+        self.logprobs: list[Any] = []
+
+    def add(self, piece: Text | ToolCallPiece) -> None:
+        if isinstance(piece, Text):
+            (self.refusals if piece.refusal else self.texts).append(piece.text)
+            if piece.logprobs:
+                self.logprobs += piece.logprobs.get("content") or ()
+        else:
+            if piece.index not in self.calls:
+                self.calls[piece.index] = CallSaid(piece)
+            self.calls[piece.index].arguments.append(piece.arguments)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+    @property
+    def refusal(self) -> str:
+        return "".join(self.refusals)
+
+
+def model(call: Call) -> str:
+    """The model's name as the caller gave it, or of what stood in for none."""
+    return call.asked.model or (call.release.app if call.release else call.models[0].name)
 
 
 def usage(answer: Answer) -> dict[str, int]:
@@ -149,14 +175,6 @@ def about(call: Call, answer: Answer) -> dict[str, Any]:
     }
 
 
-def event(data: Mapping[str, Any]) -> bytes:
-    """One server-sent event."""
-    return b"data: " + msgspec.json.encode(data) + b"\n\n"
-
-
-DONE = b"data: [DONE]\n\n"
-
-
-def _head(call: Call, kind: str) -> dict[str, Any]:
-    model = call.asked.model or (call.release.app if call.release else call.models[0].name)
-    return {"id": f"chatcmpl-{call.request}", "object": kind, "created": int(time.time()), "model": model}
+def events(data: Iterable[Mapping[str, Any]]) -> bytes:
+    """Server-sent events without names."""
+    return b"".join(b"data: " + msgspec.json.encode(one) + b"\n\n" for one in data)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import socket
 
 import uvicorn
 
 from proveout import settings
 from proveout.edge.http.routes import application
+from proveout.edge.logs import begin_log
 from proveout.edge.processes.parent import end_with_parent
 
 
@@ -18,15 +18,18 @@ def main() -> None:
     parser.add_argument("--socket-fd", type=int, required=True, help="a bound and listening socket")
     options = parser.parse_args()
     end_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    told = settings.read()
+    begin_log(told.telemetry.log)
     config = uvicorn.Config(
-        application(settings.read()),
+        application(told),
         loop="uvloop",
         http="httptools",
         ws="none",
         access_log=False,
+        log_config=None,  # uvicorn's own lines go where ours go
         log_level="warning",
         server_header=False,
+        proxy_headers=False,  # nobody is believed about whom a request is from
         timeout_keep_alive=75,
         timeout_graceful_shutdown=10,
     )

@@ -12,7 +12,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -26,6 +26,7 @@ from proveout.errors import ProveoutError, StartRefused
 from proveout.store.pool import Store
 from proveout.store.postgres import EmbeddedPostgres
 from proveout.store.schema import migrate
+from proveout.store.sealing import MASTER_KEY_FILE, new_master_key
 
 _SOCKET_PATH_BYTES = 100  # sun_path holds 108
 _DATABASE_SECONDS = 60.0
@@ -75,7 +76,12 @@ async def _start(plan: Plan, data: Path, door: socket.socket, supervisor: Superv
     sockets = {name: run / f"{name}.sock" for name in ("generator", "embedder", "engine")}
     listening = {name: _listen_unix(path) for name, path in sockets.items()}
     environment = settings.for_child(
-        {settings.DATA: data, settings.ENGINE: sockets["engine"], settings.CONFIG: plan.config}
+        {
+            settings.DATA: data,
+            settings.ENGINE: sockets["engine"],
+            settings.CONFIG: plan.config,
+            settings.METRICS: run / "metrics",
+        }
     )
     for name, arguments in _engine_arguments(data, sockets).items():
         fd = listening[name].fileno()
@@ -88,6 +94,7 @@ async def _start(plan: Plan, data: Path, door: socket.socket, supervisor: Superv
         await supervisor.start(Process("postgres", postgres.argv, environment, stop=signal.SIGINT))
         database = postgres.dsn
     await _migrate(database, patient=plan.database is None)
+    _ensure_master_key(data)
     await _ensure_owner(database, data)
     environment |= {settings.DATABASE.name: database, settings.APPS.name: ",".join(plan.apps)}
     for number in range(1, plan.jobs + 1):
@@ -183,15 +190,25 @@ async def _migrate(database: str, *, patient: bool) -> None:
             await asyncio.sleep(0.05)
 
 
+def _ensure_master_key(data: Path) -> None:
+    """Makes the master key, unless the environment or the data folder has one."""
+    if settings.read().master_key is None and not (data / MASTER_KEY_FILE).exists():
+        _write_secret(data / MASTER_KEY_FILE, new_master_key())
+
+
+def _write_secret(path: Path, text: str) -> None:
+    """A file for its owner alone, whole or not at all."""
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    draft.write_text(text + "\n", encoding="ascii")
+    draft.replace(path)
+
+
 async def _ensure_owner(database: str, data: Path) -> None:
     """Registers the owner key, making it first when the data folder has none."""
     path = data / "owner.key"
     if not path.exists():
-        draft = data / f"owner.key.{secrets.token_hex(4)}"
-        with suppress(FileExistsError):
-            os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        draft.write_text(new_key_text() + "\n", encoding="ascii")
-        draft.replace(path)  # whole or not at all
+        _write_secret(path, new_key_text())
     store = Store(database, size=1)
     await store.open()
     try:

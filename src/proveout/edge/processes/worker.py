@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 
 from proveout import settings
+from proveout.edge.logs import begin_log
 from proveout.edge.processes.parent import end_with_parent
 from proveout.edge.wiring import database, worker
 from proveout.jobs.runtime import Worker
 
 
-async def run() -> None:
+async def run(told: settings.Settings) -> None:
     """Works until SIGTERM or SIGINT."""
-    told = settings.read()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -27,8 +26,9 @@ async def run() -> None:
 
 def main() -> None:
     end_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(run())
+    told = settings.read()
+    begin_log(told.telemetry.log)
+    asyncio.run(run(told))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 -- name: configuration.version (unscoped)
--- Rises with every change of keys, releases and routes.
+-- Rises with every change of keys, releases, facts and routes.
 select version, session_secret from configuration;
 
 -- name: configuration.keys (unscoped)
@@ -7,8 +7,11 @@ select version, session_secret from configuration;
 select id, workspace, name, role, digest, groups, apps, models from keys where revoked is null;
 
 -- name: configuration.releases (unscoped)
--- Every release of every workspace.
-select workspace, app, number, digest, manifest, facts, created from releases;
+-- Every release of every workspace, with the newest version of its facts.
+select r.workspace, r.app, r.number, r.digest, r.manifest, f.facts, r.created
+from releases r cross join lateral (
+    select facts from facts f where (f.workspace, f.app, f.release) = (r.workspace, r.app, r.number)
+    order by version desc limit 1) f;
 
 -- name: configuration.routes (unscoped)
 -- Which release each stage serves.

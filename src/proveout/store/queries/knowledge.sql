@@ -12,20 +12,21 @@ where workspace = %(workspace)s and knowledge = %(knowledge)s and pipeline = %(p
 
 -- name: versions.insert (scoped)
 -- A document's text as this pipeline made it.
-insert into versions (workspace, knowledge, document, digest, pipeline, title, text)
-values (%(workspace)s, %(knowledge)s, %(document)s, %(digest)s, %(pipeline)s, %(title)s, %(text)s)
+insert into versions (workspace, knowledge, document, digest, pipeline, sealed)
+values (%(workspace)s, %(knowledge)s, %(document)s, %(digest)s, %(pipeline)s, %(sealed)s)
 on conflict do nothing returning id;
 
 -- name: chunks.insert (scoped)
 -- One chunk of a version with its embedding.
-insert into chunks (workspace, knowledge, document, version, ordinal, headings, text, start, "end", page,
-                    embedding)
-values (%(workspace)s, %(knowledge)s, %(document)s, %(version)s, %(ordinal)s, %(headings)s, %(text)s,
-        %(start)s, %(end)s, %(page)s, %(embedding)s::vector);
+insert into chunks (workspace, knowledge, document, version, ordinal, sealed, start, "end", page, embedding)
+values (%(workspace)s, %(knowledge)s, %(document)s, %(version)s, %(ordinal)s, %(sealed)s, %(start)s, %(end)s,
+        %(page)s, %(embedding)s::vector);
 
 -- name: chunks.of_versions (scoped)
 -- The chunks of these versions, in a stable order, for the lexical index.
-select c.id, c.ordinal, c.headings, c.text, c.start, c."end", c.page, v.title from chunks c join versions v on v.id = c.version
+select c.id, c.knowledge, c.document, c.sealed, k.wrapped
+from chunks c
+join sealing_keys k on (k.workspace, k.kind, k.owner) = (c.workspace, 'document', c.knowledge || '/' || c.document)
 where c.version = any(%(versions)s) order by array_position(%(versions)s::bigint[], c.version), c.ordinal;
 
 -- name: snapshots.exists (scoped)
@@ -49,6 +50,14 @@ values (%(workspace)s, %(knowledge)s, %(snapshot)s, %(term)s, %(packed)s);
 select digest, pipeline, cardinality(versions) as documents, cardinality(chunks) as chunks, problems, created
 from snapshots where workspace = %(workspace)s and knowledge = %(knowledge)s
 order by created desc, digest;
+
+-- name: snapshots.documents (scoped)
+-- The documents of a snapshot that the scope may see, with the digest of their content; and how many there are.
+select cardinality(s.versions) as total,
+       coalesce(jsonb_object_agg(v.document, v.digest) filter (where v.id is not null), '{}') as digests
+from snapshots s left join versions v on v.id = any(s.versions)
+where s.workspace = %(workspace)s and s.knowledge = %(knowledge)s and s.digest = %(snapshot)s
+group by s.versions;
 
 -- name: search.index (scoped)
 -- What lexical scoring needs of a snapshot: chunk ids by ordinal, and lengths.
@@ -76,5 +85,7 @@ select c.id, 1 - (c.embedding <=> %(query)s::vector) as score from chunks c wher
 
 -- name: search.passages (scoped)
 -- The passages of these chunks, as far as the scope may see them.
-select c.id, c.document, v.title, c.headings, c.text, c.start, c."end", c.page
-from chunks c join versions v on v.id = c.version where c.id = any(%(chunks)s);
+select c.id, c.knowledge, c.document, c.sealed, c.start, c."end", c.page, k.wrapped
+from chunks c
+join sealing_keys k on (k.workspace, k.kind, k.owner) = (c.workspace, 'document', c.knowledge || '/' || c.document)
+where c.id = any(%(chunks)s);

@@ -2,6 +2,10 @@
 -- One batch of the group commit.
 select record_v1(%(intents)s, %(completions)s);
 
+-- name: payloads.expire (scoped)
+-- Deletes payloads that are older than this many days.
+delete from payloads where at < now() - make_interval(days => %(days)s);
+
 -- name: requests.get (scoped)
 -- One request with its completion, if it has one.
 select i.*, c.outcome, c.reason, c.grounded, c.quoted, c.prompt_tokens, c.completion_tokens, c.cost_usd,

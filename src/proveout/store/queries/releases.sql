@@ -1,10 +1,10 @@
 -- name: bundles.insert (scoped)
 -- An uploaded app folder.
-insert into bundles (id, workspace, content) values (%(id)s, %(workspace)s, %(content)s);
+insert into bundles (id, workspace, sealed) values (%(id)s, %(workspace)s, %(sealed)s);
 
--- name: bundles.content (scoped)
--- The bytes of an uploaded app folder.
-select content from bundles where id = %(id)s;
+-- name: bundles.get (scoped)
+-- An uploaded app folder, sealed.
+select sealed from bundles where id = %(id)s;
 
 -- name: bundles.delete (scoped)
 -- Forgets an upload once its release stands.
@@ -21,13 +21,25 @@ where workspace = %(workspace)s and app = %(app)s and digest = %(digest)s;
 
 -- name: releases.insert (unscoped)
 -- The next release of an app.
-insert into releases (workspace, app, number, digest, manifest, facts, golden)
-select %(workspace)s, %(app)s, coalesce(max(number), 0) + 1, %(digest)s, %(manifest)s, %(facts)s, %(golden)s
+insert into releases (workspace, app, number, digest, manifest, golden)
+select %(workspace)s, %(app)s, coalesce(max(number), 0) + 1, %(digest)s, %(manifest)s, %(golden)s
 from releases where workspace = %(workspace)s and app = %(app)s
 returning number;
 
+-- name: facts.put (unscoped)
+-- The next version of a release's facts, unless they are the same as the last one.
+insert into facts (workspace, app, release, version, facts)
+select %(workspace)s, %(app)s, %(number)s, coalesce(max(version), 0) + 1, %(facts)s
+from facts where workspace = %(workspace)s and app = %(app)s and release = %(number)s
+having not coalesce((array_agg(facts order by version desc))[1] = %(facts)s, false);
+
+-- name: facts.list (unscoped)
+-- Every version of a release's facts, newest first.
+select version, facts, recorded from facts
+where workspace = %(workspace)s and app = %(app)s and release = %(number)s order by version desc;
+
 -- name: releases.golden (unscoped)
--- The golden questions that came with a release, as JSON lines.
+-- The golden questions that came with a release, sealed.
 select golden from releases
 where workspace = %(workspace)s and app = %(app)s and number = %(number)s;
 

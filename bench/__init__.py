@@ -1,0 +1,1 @@
+"""The performance tables, peers beside us in the same run. Not part of the product."""

@@ -1,0 +1,39 @@
+"""What is sealed of a document: its text, and each chunk with the title and headings it stands under."""
+
+from __future__ import annotations
+
+import msgspec
+
+from proveout.store.pool import Row, Session
+from proveout.store.sealing import Keyring, seal, unseal
+
+
+class Content(msgspec.Struct, frozen=True, array_like=True):
+    """A chunk as it is sealed."""
+
+    title: str
+    headings: tuple[str, ...]
+    text: str
+
+
+def owner(knowledge: str, document: str) -> str:
+    """The owner of a document's key."""
+    return f"{knowledge}/{document}"
+
+
+def seal_chunk(key: bytes, content: Content) -> bytes:
+    """The chunk under its document's key."""
+    return seal(key, msgspec.msgpack.encode(content), "chunk")
+
+
+async def unseal_chunks(session: Session, keyring: Keyring, workspace: str, rows: list[Row]) -> list[Content]:
+    """The contents of rows that bring `knowledge`, `document`, `sealed` and their document's `wrapped` key."""
+    await keyring.workspace(session, workspace)
+    keys: dict[str, bytes] = {}
+    contents = []
+    for row in rows:
+        name = owner(row["knowledge"], row["document"])
+        if name not in keys:
+            keys[name] = keyring.unwrap(workspace, "document", name, row["wrapped"])
+        contents.append(msgspec.msgpack.decode(unseal(keys[name], row["sealed"], "chunk"), type=Content))
+    return contents

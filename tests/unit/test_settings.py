@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+
+from proveout.domain import Timeouts, ToolCall
+from proveout.errors import StartRefused
+from proveout.settings import EchoReply, Settings, read
+
+
+def settings(folder: Path, text: str) -> Settings:
+    (folder / "proveout.yaml").write_text(text)
+    return read({"PROVEOUT_CONFIG": str(folder / "proveout.yaml"), "PROVEOUT_DATA": str(folder)})
+
+
+def test_timeouts_of_a_provider(tmp_path: Path) -> None:
+    given = "providers: {acme: {base_url: https://acme.example/v1, timeouts: {first: 5, total: 90}}}"
+    assert settings(tmp_path, given).providers[0].timeouts == Timeouts(connect=5, first=5, between=30, total=90)
+    default = "providers: {acme: {base_url: https://acme.example/v1}}"
+    assert settings(tmp_path, default).providers[0].timeouts == Timeouts()
+
+
+def test_scripts_of_fakes(tmp_path: Path) -> None:
+    desk, dice = settings(
+        tmp_path,
+        """
+        echo:
+          desk:
+            replies:
+              leave|holiday: 25 days.
+              weather: {tool_calls: [{name: get_weather, arguments: {city: Leeds}}]}
+            error_rate: 0.1
+            per_token_ms: 20
+          dice: {replies: ["1", "2"], seed: 7, tokens: 3}
+        """,
+    ).echo
+    assert desk.name == "desk" and (desk.error_rate, desk.per_token_ms, desk.truncate_rate) == (0.1, 20, 0)
+    assert desk.replies["leave|holiday"] == EchoReply("25 days.")
+    weather = desk.replies["weather"]
+    assert weather.text is None
+    assert weather.calls == (ToolCall(weather.calls[0].id, "get_weather", '{"city": "Leeds"}'),)
+    assert (dice.any_of, dice.replies) == ((EchoReply("1"), EchoReply("2")), {})
+    assert (dice.seed, dice.tokens, dice.chunk) == (7, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("echo: {desk: {error_rate: 2}}", "echo.desk.error_rate"),
+        ("echo: {desk: {replies: {'what (': x}}}", "echo.desk.replies"),
+        ("echo: {desk: {delay: 2}}", "echo.desk.delay"),
+        ("echo: {a/b: {}}", "echo"),
+        ("providers: {acme: {base_url: https://a.example/v1, timeouts: {first: 0}}}", "providers.acme.timeouts.first"),
+    ],
+)
+def test_a_wrong_key_is_named(tmp_path: Path, text: str, key: str) -> None:
+    with pytest.raises(StartRefused) as raised:
+        settings(tmp_path, text)
+    assert f"proveout.yaml: {key}" in raised.value.message
