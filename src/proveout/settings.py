@@ -71,6 +71,7 @@ class _Provider(_Strict):
     models: dict[str, _RemoteModel] = Field(
         default_factory=dict, description="What is known of its models, by the provider's names for them."
     )
+    region: str = Field(default="", description="Where it runs, as the record of a request names it.")
     timeouts: _Timeouts = Field(default=_Timeouts(), description="How long the provider is waited for.")
 
 
@@ -160,6 +161,7 @@ class ProviderSettings:
     price: Price | None
     prices: Mapping[str, Price]
     versions: Mapping[str, str]
+    region: str
     timeouts: Timeouts
 
 
@@ -280,6 +282,7 @@ def _provider(name: str, given: _Provider, env: Mapping[str, str], path: Path | 
         price=_price(given.prices),
         prices={model: price for model, m in given.models.items() if (price := _price(m.prices))},
         versions={model: m.version for model, m in given.models.items()},
+        region=given.region,
         timeouts=Timeouts(**given.timeouts.model_dump()),
     )
 

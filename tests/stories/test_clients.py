@@ -143,7 +143,9 @@ def test_tools_streamed(client: openai.OpenAI) -> None:
     with client.chat.completions.stream(model="acme/large", messages=WEATHER, tools=[TOOL]) as stream:
         done = [event for event in stream if event.type == "tool_calls.function.arguments.done"]
     assert [event.parsed_arguments for event in done] == [{"city": "Leeds"}, {"city": "Hull"}]
-    assert stream.get_final_completion().choices[0].finish_reason == "tool_calls"
+    choice = stream.get_final_completion().choices[0]
+    assert choice.finish_reason == "tool_calls"
+    assert [call.id for call in choice.message.tool_calls or []] == ["call_0", "call_1"]
     fake = client.chat.completions.create(model="echo/desk", messages=WEATHER, tools=[TOOL])
     assert [c.function.arguments for c in fake.choices[0].message.tool_calls or [] if c.type == "function"] == [
         '{"city": "York"}'
@@ -313,6 +315,9 @@ def test_errors(client: openai.OpenAI, here: Server) -> None:
     assert busy.value.status_code == 503 and busy.value.response.headers["retry-after"] == "7"
     with pytest.raises(openai.NotFoundError):
         client.embeddings.create(model="echo", input="x")
+    with pytest.raises(openai.NotFoundError, match="is not served") as nothing:
+        client.get("/chat/completions", cast_to=object)
+    assert nothing.value.response.headers["x-proveout-request"]
     stranger = openai.OpenAI(base_url=f"{here.url}/v1", api_key="wrong", max_retries=0)
     with stranger, pytest.raises(openai.AuthenticationError) as wrong:
         stranger.embeddings.create(model=MODEL, input="x")

@@ -121,6 +121,34 @@ def test_garbage_or_silence_after_some_bytes_is_an_explicit_error(then: Then) ->
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("reader", ["waiting", "busy"])
+def test_rubbish_where_a_chunk_should_begin(reader: str) -> None:
+    """Found while the reader waits for more, or looked for only after the connection is gone."""
+
+    async def scenario() -> None:
+        response = await recorded("chunked")
+        first = response.index(b"\r\n", response.index("Grüße".encode())) + 2
+
+        async def serve(received: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await received.readuntil(b"\r\n\r\n")
+            writer.write(response[:first])
+            await asyncio.sleep(0.05)  # so that it comes in a piece of its own
+            writer.write(b"rubbish\r\n")
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            remote = Remote(f"http://127.0.0.1:{port}/v1", timeouts=Timeouts(between=0.3))
+            with pytest.raises(Truncated):
+                async with aclosing(remote.generate(ASK)) as events:
+                    async for event in events:
+                        assert event == Text("Grüße ")
+                        await asyncio.sleep(0.15 if reader == "busy" else 0)
+            await remote.close()
+
+    asyncio.run(scenario())
+
+
 def test_an_end_that_http_vouches_for_needs_no_done() -> None:
     async def scenario() -> None:
         whole = await recorded("content-length")

@@ -107,6 +107,12 @@ def test_metrics_are_closed_and_hold_no_content(gateways: Server) -> None:
         assert secret not in log.read_text(), log.name
 
 
+def test_the_doctor_looks_into_the_running_database(gateways: Server) -> None:
+    done = gateways.cli("doctor", "--json")
+    checks = {check["name"]: check["state"] for check in json.loads(done.stdout)["checks"]}
+    assert done.returncode == 0 and checks["fsync"] == checks["roles"] == checks["listen and notify"] == "ok", checks
+
+
 def test_the_log_of_gateways_and_workers_is_json(gateways: Server) -> None:
     for log in (gateways.data / "logs").glob("gateway-*.log"):
         for line in log.read_text().splitlines():

@@ -6,14 +6,18 @@ import json
 import logging
 import sys
 import traceback
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Literal
+
+current_request: ContextVar[str | None] = ContextVar("current_request", default=None)
+"""The request that is being answered, for whatever is logged meanwhile."""
 
 _QUIET = ("httpx", "uvicorn.access", "opentelemetry")
 
 
 class JsonLines(logging.Formatter):
-    """time, level, logger, message; `request` where a record carries it (`extra={"request": …}`).
+    """time, level, logger, message; `request` where one is being answered.
 
     Of an exception its type and places are told, not its words: those may quote what was asked.
     """
@@ -25,7 +29,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if (request := getattr(record, "request", None)) is not None:
+        if (request := current_request.get()) is not None:
             told["request"] = request
         if record.exc_info and record.exc_info[0] is not None:
             places = traceback.extract_tb(record.exc_info[2])

@@ -157,7 +157,14 @@ def _catalogue(settings: Settings) -> Catalogue:
 
 def _provider(given: ProviderSettings) -> Provider:
     return Provider(
-        given.name, given.base_url, given.api_key, given.price, given.prices, given.versions, given.timeouts
+        name=given.name,
+        base_url=given.base_url,
+        api_key=given.api_key,
+        price=given.price,
+        prices=given.prices,
+        versions=given.versions,
+        region=given.region,
+        timeouts=given.timeouts,
     )
 
 

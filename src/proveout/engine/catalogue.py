@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +40,17 @@ class Provider:
     price: Price | None = None
     prices: Mapping[str, Price] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    region: str = ""
     timeouts: Timeouts = Timeouts()
 
     def __post_init__(self) -> None:
         if self.name in (LOCAL, ECHO) or "/" in self.name or not self.name:
             raise ValueError(f"a provider cannot be called {self.name!r}")
+
+
+@cache
+def _embedded_runtime() -> str:
+    return f"openvino-genai {version('openvino-genai')}"
 
 
 class Catalogue:
@@ -100,6 +108,14 @@ class Catalogue:
         if provider not in self._providers:
             return FREE
         return self._providers[provider].prices.get(model, self._providers[provider].price)
+
+    def runtime(self, name: str) -> str:
+        """What runs a model: the embedded runtime with its version, or the provider, with its region if declared."""
+        provider, _, _ = name.partition("/")
+        if provider == LOCAL:
+            return _embedded_runtime()
+        region = self._providers[provider].region if provider in self._providers else ""
+        return f"{provider} in {region}" if region else provider
 
     def names(self) -> list[str]:
         """The models known by name. A provider may have more than its prices and versions tell."""

@@ -124,7 +124,7 @@ class Remote:
                 parser = sse.Parser()
                 while not answer.done:
                     async with asyncio.timeout_at(answer.deadline.at):
-                        received = await response.content.readany()
+                        received = await _received(response)
                     if not received:
                         break
                     for event in parser.feed(received):
@@ -134,7 +134,7 @@ class Remote:
                 # A response read to its end leaves its connection for the next; after [DONE] nothing can be lost.
                 with suppress(TimeoutError, aiohttp.ClientError, OSError):
                     async with asyncio.timeout(LINGER):
-                        await response.content.readany()
+                        await _received(response)
             finally:
                 response.close()  # before its end: closes the connection, which stops the upstream
             yield answer.finish(ended=answer.done or _is_framed(response))
@@ -280,14 +280,24 @@ class _Answer:
         self._fingerprint = chunk.system_fingerprint or self._fingerprint
         if chunk.usage is not None:
             self._usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
-        for choice in chunk.choices[:1]:
-            for piece in self._pieces(choice):
-                self.begun = True
-                yield piece
-            if choice.delta.reasoning_content or choice.delta.reasoning:
-                self.deadline.extend()
-            if choice.finish_reason:
-                self._end(choice.finish_reason)
+        if not chunk.choices:
+            return
+        choice = chunk.choices[0]
+        delta = choice.delta
+        if delta.content or choice.logprobs:
+            self.begun = True
+            yield Text(delta.content or "", False, choice.logprobs)
+        if delta.refusal:
+            self.begun = True
+            yield Text(delta.refusal, refusal=True)
+        if delta.tool_calls:
+            self.begun = True
+            for call in delta.tool_calls:
+                yield self._tool_call(call)
+        if delta.reasoning_content or delta.reasoning:
+            self.deadline.extend()
+        if choice.finish_reason:
+            self._end(choice.finish_reason)
 
     def finish(self, ended: bool) -> Finish:
         """Raises Truncated when the upstream did not say that its answer is whole, or its stream was cut off."""
@@ -295,19 +305,12 @@ class _Answer:
             raise Truncated(f"{self._name} ended its stream without saying that the answer is whole.")
         return Finish(self._reason, self._usage, f"{self._model} {self._fingerprint}".strip())
 
-    def _pieces(self, choice: _Choice) -> Iterator[Text | ToolCallPiece]:
-        delta = choice.delta
-        if delta.content or choice.logprobs:
-            yield Text(delta.content or "", logprobs=choice.logprobs)
-        if delta.refusal:
-            yield Text(delta.refusal, refusal=True)
-        for call in delta.tool_calls or ():
-            arguments = call.function.arguments or ""
-            if call.index in self._calls:  # some upstreams repeat id and name, which clients would join
-                yield ToolCallPiece(call.index, arguments)
-            else:
-                self._calls.add(call.index)
-                yield ToolCallPiece(call.index, arguments, call.id or f"call_{token_hex(12)}", call.function.name)
+    def _tool_call(self, call: _ToolCall) -> ToolCallPiece:
+        arguments = call.function.arguments or ""
+        if call.index in self._calls:  # some upstreams repeat id and name, which clients would join
+            return ToolCallPiece(call.index, arguments)
+        self._calls.add(call.index)
+        return ToolCallPiece(call.index, arguments, call.id or f"call_{token_hex(12)}", call.function.name)
 
     def _end(self, reason: str) -> None:
         if reason not in _REASONS:
@@ -316,6 +319,14 @@ class _Answer:
 
     def _failed(self, message: str) -> UpstreamFailed:
         return Truncated(message) if self.begun else UpstreamFailed(message)
+
+
+async def _received(response: aiohttp.ClientResponse) -> bytes:
+    """What came of the body since the last look; nothing at its end."""
+    try:
+        return await response.content.readany()
+    except RuntimeError as error:  # so aiohttp says that a connection was lost amid rubbish, between two looks
+        raise aiohttp.ClientPayloadError("the connection was lost") from error
 
 
 def _is_framed(response: aiohttp.ClientResponse) -> bool:

@@ -61,6 +61,10 @@ class Completion:
     first_token_ms: float | None = None
     first_sentence_ms: float | None = None
     cost_usd: float | None = None
+    model: str = ""  # the one that answered: the intent's, or a fallback
+    served_by: str = ""  # the provider's own name for it
+    runtime: str = ""
+    schema: int = 1
     documents: tuple[str, ...] = ()
     subject: str = ""
     payload: bytes | None = field(default=None, repr=False)  # sealed

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
-from proveout.domain import Message, Scope
+from proveout.domain import Message, Scope, ToolCallPiece
 from proveout.store.pool import Store
 from proveout.store.sealing import Keyring, seal
 
@@ -20,6 +21,8 @@ class Payload(msgspec.Struct, frozen=True, array_like=True):
 
     messages: Sequence[Message]
     answer: str
+    options: Mapping[str, Any] = {}
+    tool_calls: Sequence[ToolCallPiece] = ()
 
 
 class Payloads:

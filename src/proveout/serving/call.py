@@ -72,14 +72,15 @@ class Progress:
     first_token_ms: float | None = None
     first_sentence_ms: float | None = None
     usage: Usage = Usage()
-    said: list[str] = field(default_factory=list)  # what was delivered so far
+    said: list[Text | ToolCallPiece] = field(default_factory=list)  # what was delivered so far
+    model: str | None = None  # the one that is answering: the first, or a fallback
     recorded: bool = False
 
-    def release(self, text: str) -> None:
-        """Notes a text that is about to reach the caller."""
+    def release(self, piece: Text | ToolCallPiece) -> None:
+        """Notes a piece that is about to reach the caller."""
         if self.first_sentence_ms is None:
             self.first_sentence_ms = self.elapsed_ms
-        self.said.append(text)
+        self.said.append(piece)
 
     @property
     def elapsed_ms(self) -> float:

@@ -19,6 +19,7 @@ async def generate(call: Call, rooms: Rooms) -> AsyncGenerator[Event, None]:
     for position, (use, prompt) in enumerate(zip(call.models, call.prompts, strict=True)):
         model, _ = rooms.catalogue.resolve(use.name)
         begun = False
+        call.progress.model = use.name
         try:
             async with aclosing(model.generate(prompt)) as events:
                 async for event in events:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from proveout.domain import Outcome, Text
+from proveout.domain import Outcome
 from proveout.errors import ProveoutError, Truncated
 from proveout.serving.call import Answer, Call, Piece, Prepare, Rooms
 from proveout.serving.compose import compose
@@ -41,8 +41,8 @@ async def answer(call: Call, rooms: Rooms) -> AsyncGenerator[Piece, None]:
             async for piece in pieces:
                 if isinstance(piece, Answer):
                     await record_completion(call, rooms, piece.outcome, answer=piece)
-                elif isinstance(piece, Text):
-                    call.progress.release(piece.text)
+                else:
+                    call.progress.release(piece)
                 yield piece
     except Truncated as error:
         await record_completion(call, rooms, Outcome.TRUNCATED, error.message)

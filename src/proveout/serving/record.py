@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proveout.domain import Outcome
+from proveout.domain import Outcome, Text, ToolCallPiece
 from proveout.ledger.journal import Completion, Intent, now
 from proveout.ledger.payloads import Payload
 from proveout.serving.call import Answer, Call, Rooms
@@ -38,7 +38,8 @@ async def record_completion(
     if progress.recorded:
         return
     progress.recorded = True
-    price = rooms.catalogue.price(call.models[0].name)
+    model = progress.model or call.models[0].name
+    price = rooms.catalogue.price(model)
     usage = answer.usage if answer else progress.usage
     completion = Completion(
         request=call.request,
@@ -54,6 +55,9 @@ async def record_completion(
         first_token_ms=progress.first_token_ms,
         first_sentence_ms=progress.first_sentence_ms,
         cost_usd=price.cost(usage) if price else None,
+        model=model,
+        served_by=answer.served_by if answer else "",
+        runtime=rooms.catalogue.runtime(model),
         documents=tuple(dict.fromkeys(p.document for p in call.passages)),
         subject=call.principal.key.id,
         payload=await _payload(call, rooms),
@@ -66,5 +70,11 @@ async def _payload(call: Call, rooms: Rooms) -> bytes | None:
     """What was asked and answered so far, sealed; None when this server captures nothing."""
     if rooms.payloads is None:
         return None
-    payload = Payload(call.asked.messages, "".join(call.progress.said))
+    said = call.progress.said
+    payload = Payload(
+        messages=call.asked.messages,
+        options=call.asked.options,
+        answer="".join(piece.text for piece in said if isinstance(piece, Text)),
+        tool_calls=[piece for piece in said if isinstance(piece, ToolCallPiece)],
+    )
     return await rooms.payloads.seal(call.principal.scope, call.principal.key.id, call.request, payload)

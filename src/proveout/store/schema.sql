@@ -218,6 +218,10 @@ create table completions (
     prompt_tokens integer not null,
     completion_tokens integer not null,
     cost_usd double precision,
+    model text not null, -- the one that answered: the intent's, or a fallback
+    served_by text not null, -- the provider's own name for it
+    runtime text not null,
+    schema integer not null, -- of this row
     first_token_ms double precision,
     first_sentence_ms double precision,
     total_ms double precision not null,

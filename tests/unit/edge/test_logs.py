@@ -7,7 +7,7 @@ import logging
 import subprocess
 import sys
 
-from proveout.edge.logs import JsonLines
+from proveout.edge.logs import JsonLines, current_request
 
 
 def formatted(record: logging.LogRecord) -> dict[str, object]:
@@ -19,8 +19,9 @@ def formatted(record: logging.LogRecord) -> dict[str, object]:
 
 def test_a_line_is_one_json_object() -> None:
     record = logging.LogRecord("proveout.x", logging.WARNING, "f.py", 3, "%d took\nlong", (3,), None)
-    record.request = "req_1"
+    answering = current_request.set("req_1")
     told = formatted(record)
+    current_request.reset(answering)
     assert told.pop("time")
     assert told == {"level": "warning", "logger": "proveout.x", "message": "3 took\nlong", "request": "req_1"}
 
@@ -31,6 +32,7 @@ def test_an_exception_tells_where_and_not_what() -> None:
     except ValueError:
         record = logging.LogRecord("x", logging.ERROR, "f.py", 3, "it failed", (), sys.exc_info())
     told = formatted(record)
+    assert "request" not in told
     assert told["error"] == "ValueError" and "test_logs.py" in str(told["places"])
     assert "somebody" not in json.dumps(told)
 

@@ -125,7 +125,14 @@ def test_tools_and_schema_of_responses_are_those_of_chat() -> None:
     ("given", "more", "where"),
     [
         ([{"type": "item_reference", "id": "x"}], {}, "input[0].type"),
-        ([{"type": "function_call", "name": "f", "arguments": "{}"}], {}, "input[0]: the field 'call_id'"),
+        (
+            [{"type": "function_call", "name": "f", "arguments": "{}"}],
+            {},
+            "input[0]: Object missing required field `call_id`",
+        ),
+        ([{"role": [], "content": "x"}], {}, "input[0]: Expected `str`"),
+        ([{"role": "user", "content": 5}], {}, "input[0]: Expected `str | array`"),
+        ([{"type": ["message"]}], {}, "input[0].type"),
         ([{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}], {}, "input[0].content[0]"),
         ([], {}, "input"),
         ("x", {"conversation": "c"}, "conversation"),

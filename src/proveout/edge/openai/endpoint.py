@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from proveout.domain import Text, ToolCallPiece
 from proveout.edge.http import problems
 from proveout.edge.http.requests import ClientLeft, gateway, principal, read_json, unless_left
+from proveout.edge.logs import current_request
 from proveout.edge.openai.wire import Said
 from proveout.errors import ProveoutError
 from proveout.ledger.journal import new_request_id
@@ -57,6 +58,7 @@ class Body(Protocol):
 async def serve(request: Request, shape: type[Body]) -> Response:
     """Answers a request whose body has this shape. Every answer, errors too, names the request in its headers."""
     number = request.state.number = new_request_id()
+    current_request.set(number)
     try:
         caller = principal(request)
         body = await read_json(request, shape)
@@ -84,6 +86,7 @@ async def serve_whole(
 ) -> Response:
     """As `serve`, for an endpoint without streams: `asked` reads the body, `write` makes the answer's."""
     number = request.state.number = new_request_id()
+    current_request.set(number)
     try:
         caller = principal(request)
         body = await read_json(request, shape)

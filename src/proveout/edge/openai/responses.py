@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -33,6 +34,45 @@ _REFUSED: Mapping[str, str] = {
 _INCOMPLETE: Mapping[FinishReason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
+class MessageItem(msgspec.Struct, frozen=True):
+    role: str
+    content: str | list[dict[str, Any]]
+
+
+class CallItem(msgspec.Struct, frozen=True):
+    """A call of a function that a model asked for in an earlier turn."""
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+class OutputItem(msgspec.Struct, frozen=True):
+    """What the function said."""
+
+    call_id: str
+    output: str | list[dict[str, Any]]
+
+
+_ITEMS: Mapping[str, type[MessageItem | CallItem | OutputItem]] = {
+    "message": MessageItem,
+    "function_call": CallItem,
+    "function_call_output": OutputItem,
+}
+
+
+class TextSettings(msgspec.Struct, frozen=True, omit_defaults=True):
+    format: dict[str, Any] | None = None
+    verbosity: str | None = None
+
+
+class Reasoning(msgspec.Struct, frozen=True):
+    """How much a model thinks. Its thoughts are not given on, nor are summaries of them."""
+
+    effort: str | None = None
+    summary: str | None = None
+
+
 class ResponsesRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body. Unknown fields are refused, as OpenAI does, since they might have changed the answer."""
 
@@ -46,8 +86,8 @@ class ResponsesRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    text: dict[str, Any] | None = None
-    reasoning: dict[str, Any] | None = None
+    text: TextSettings | None = None
+    reasoning: Reasoning | None = None
     include: list[str] | None = None
     truncation: str | None = None
     # -- refused
@@ -116,17 +156,18 @@ class ResponsesRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 options["tool_choice"] = self.tool_choice
         elif self.tool_choice not in (None, "none", "auto"):
             raise InvalidInput("tool_choice: there are no tools to choose from.")
-        shape = (self.text or {}).get("format") or {"type": "text"}
+        text = self.text or TextSettings()
+        shape = text.format or {"type": "text"}
         if shape.get("type") == "json_schema":
             options["response_format"] = _nested("json_schema", shape)
         elif shape.get("type") == "json_object":
             options["response_format"] = shape
         elif shape.get("type") != "text":
             raise InvalidInput(f"text.format.type: {shape.get('type')!r} is not text, json_object or json_schema.")
-        if verbosity := (self.text or {}).get("verbosity"):
-            options["verbosity"] = verbosity
-        if effort := (self.reasoning or {}).get("effort"):
-            options["reasoning_effort"] = effort
+        if text.verbosity:
+            options["verbosity"] = text.verbosity
+        if self.reasoning and self.reasoning.effort:
+            options["reasoning_effort"] = self.reasoning.effort
         return options
 
     def format(self, call: Call) -> ResponsesFormat:
@@ -143,26 +184,24 @@ def _turns(given: str | list[dict[str, Any]]) -> list[Message]:
     if isinstance(given, str):
         return [Message("user", given)]
     turns: list[Message] = []
-    for position, item in enumerate(given):
+    for position, sent in enumerate(given):
         where = f"input[{position}]"
-        kind = item.get("type", "message")
+        kind = sent.get("type", "message")
+        shape = _ITEMS.get(kind) if isinstance(kind, str) else None
+        if shape is None:
+            raise InvalidInput(f"{where}.type: {kind!r} is not one of {', '.join(_ITEMS)}.")
         try:
-            if kind == "function_call":
-                call = ToolCall(item["call_id"], item["name"], item["arguments"])
-                earlier = turns.pop() if turns and turns[-1].role == "assistant" else Message("assistant", "")
-                turns.append(
-                    Message("assistant", earlier.content, earlier.parts, tool_calls=(*earlier.tool_calls, call))
-                )
-            elif kind == "function_call_output":
-                content, parts = _content(where, item["output"])
-                turns.append(Message("tool", content, parts, tool_call_id=item["call_id"]))
-            elif kind == "message":
-                content, parts = _content(where, item["content"])
-                turns.append(Message(wire.role(where, item["role"]), content, parts))
-            else:
-                raise InvalidInput(f"{where}.type: {kind!r} is not message, function_call or function_call_output.")
-        except KeyError as missing:
-            raise InvalidInput(f"{where}: the field {missing} is missing.") from missing
+            item = msgspec.convert(sent, shape)
+        except msgspec.ValidationError as error:
+            raise InvalidInput(f"{where}: {error}.") from error
+        if isinstance(item, CallItem):
+            call = ToolCall(item.call_id, item.name, item.arguments)
+            turn = turns.pop() if turns and turns[-1].role == "assistant" else Message("assistant", "")
+            turns.append(replace(turn, tool_calls=(*turn.tool_calls, call)))
+        elif isinstance(item, OutputItem):
+            turns.append(Message("tool", *_content(where, item.output), tool_call_id=item.call_id))
+        else:
+            turns.append(Message(wire.role(where, item.role), *_content(where, item.content)))
     return turns
 
 
@@ -334,7 +373,7 @@ class ResponsesFormat:
             "reasoning": asked.reasoning,
             "store": False,
             "temperature": parameters.temperature,
-            "text": asked.text or {"format": {"type": "text"}},
+            "text": asked.text or TextSettings({"type": "text"}),
             "tool_choice": asked.tool_choice or "auto",
             "tools": asked.tools or [],
             "top_p": parameters.top_p,

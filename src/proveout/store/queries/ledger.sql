@@ -9,7 +9,8 @@ delete from payloads where at < now() - make_interval(days => %(days)s);
 -- name: requests.get (scoped)
 -- One request with its completion, if it has one.
 select i.*, c.outcome, c.reason, c.grounded, c.quoted, c.prompt_tokens, c.completion_tokens, c.cost_usd,
-       c.first_token_ms, c.first_sentence_ms, c.total_ms, c.documents, c.ended
+       c.first_token_ms, c.first_sentence_ms, c.total_ms, c.documents, c.ended, c.model as answered_by,
+       c.served_by, c.runtime
 from intents i left join completions c using (request) where i.request = %(request)s;
 
 -- name: requests.list (scoped)
