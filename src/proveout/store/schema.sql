@@ -262,19 +262,24 @@ create table evaluation_cases (
 
 -- Writes one batch of the group commit: intents first, then completions, in one transaction. What stands already
 -- stays: a batch whose commit was not heard of, because the connection broke, is written again.
-create function record_v1(new_intents jsonb, new_completions jsonb) returns void language sql as $$
-    insert into proveout.intents
-        select * from jsonb_populate_recordset(null::proveout.intents, new_intents)
-        on conflict do nothing;
-    insert into proveout.completions
-        select * from jsonb_populate_recordset(null::proveout.completions, new_completions)
-        on conflict do nothing;
-    insert into proveout.payloads (request, workspace, subject, sealed)
-        select request, workspace, subject, decode(payload, 'base64')
-        from jsonb_to_recordset(new_completions) as c(request text, workspace text, subject text, payload text)
-        where payload is not null
-        on conflict do nothing;
-$$;
+create function record_v1(new_intents jsonb, new_completions jsonb) returns void language plpgsql as $$
+begin
+    if new_intents <> '[]' then
+        insert into proveout.intents
+            select * from jsonb_populate_recordset(null::proveout.intents, new_intents)
+            on conflict do nothing;
+    end if;
+    if new_completions <> '[]' then
+        insert into proveout.completions
+            select * from jsonb_populate_recordset(null::proveout.completions, new_completions)
+            on conflict do nothing;
+        insert into proveout.payloads (request, workspace, subject, sealed)
+            select request, workspace, subject, decode(payload, 'base64')
+            from jsonb_to_recordset(new_completions) as c(request text, workspace text, subject text, payload text)
+            where payload is not null
+            on conflict do nothing;
+    end if;
+end $$;
 
 do $$
 declare

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -31,6 +32,8 @@ def application(settings: Settings) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with gateway(settings) as rooms:
             app.state.gateway = api.state.gateway = rooms
+            gc.collect()
+            gc.freeze()  # what is loaded by now stays: looking through it again would cost requests their time
             yield
 
     async def app_schema(_: Request) -> JSONResponse:
