@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
-from proveout.domain import Event, Finish, Usage
+from proveout.domain import Event, Finish, Text, ToolCallPiece, Usage
 from proveout.errors import Unavailable, UpstreamFailed
 from proveout.serving.call import Call, Rooms
 
@@ -23,11 +24,13 @@ async def generate(call: Call, rooms: Rooms) -> AsyncGenerator[Event, None]:
         try:
             async with aclosing(model.generate(prompt)) as events:
                 async for event in events:
-                    if isinstance(event, Finish):
-                        call.progress.usage = event.usage
-                    else:
+                    if not isinstance(event, Finish):
                         begun = True
-                        _count(call)
+                        _count(call, event)
+                    elif event.usage == Usage():  # the upstream does not say: what was counted is nearer than nothing
+                        event = replace(event, usage=call.progress.usage)
+                    else:
+                        call.progress.usage = event.usage
                     yield event
             return
         except (UpstreamFailed, Unavailable):
@@ -35,8 +38,10 @@ async def generate(call: Call, rooms: Rooms) -> AsyncGenerator[Event, None]:
                 raise
 
 
-def _count(call: Call) -> None:
+def _count(call: Call, event: Text | ToolCallPiece) -> None:
     """Keeps what was produced so far, so that a call that is cut short is still accounted for."""
+    if isinstance(event, Text) and not event.text and not event.refusal:
+        return
     progress = call.progress
     if progress.first_token_ms is None:
         progress.first_token_ms = progress.elapsed_ms

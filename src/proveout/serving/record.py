@@ -35,9 +35,6 @@ async def record_completion(
 ) -> None:
     """Returns when the completion is durable, once per call."""
     progress = call.progress
-    if progress.recorded:
-        return
-    progress.recorded = True
     model = progress.model or call.models[0].name
     price = rooms.catalogue.price(model)
     usage = answer.usage if answer else progress.usage
@@ -62,6 +59,9 @@ async def record_completion(
         subject=call.principal.key.id,
         payload=await _payload(call, rooms),
     )
+    if progress.recorded:  # asked and said without a pause in between: a cancelled call comes here a second time
+        return
+    progress.recorded = True
     await rooms.journal.write(completion)
     rooms.observe(call, completion)
 

@@ -152,9 +152,9 @@ class AnswerStream(Response):
             await send({"type": "http.response.body", "body": data, "more_body": not last})
 
         out = self._out
-        await send({"type": "http.response.start", "status": 200, "headers": raw})
-        ahead = out.start()  # goes with the first piece, in one write
         async with aclosing(self._pieces) as pieces:
+            await send({"type": "http.response.start", "status": 200, "headers": raw})
+            ahead = out.start()  # goes with the first piece, in one write
             try:
                 piece = self._first
                 while not isinstance(piece, Answer):
