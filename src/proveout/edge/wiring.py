@@ -32,8 +32,8 @@ EVALUATE = "evaluate"
 
 _REFRESH_SECONDS = 0.5
 _EXPIRE_SECONDS = 3600.0
-_GATEWAY_CONNECTIONS = 5  # and one that listens, and two for jobs: 8
-_WORKER_CONNECTIONS = 5  # and one that listens, one for the slot, five for jobs: 12
+_GATEWAY_CONNECTIONS = 4  # and one that listens, one for the journal, two for jobs: 8
+_WORKER_CONNECTIONS = 4  # and one that listens, one for the journal, one for the slot, five for jobs: 12
 
 log = logging.getLogger(__name__)
 
