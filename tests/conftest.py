@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -89,6 +90,7 @@ class Server:
 
 def start_server(data: Path, *arguments: str, within: Sequence[str] = ()) -> Server:
     """`proveout up` on a free port, run by the command `within`; returns when it says that it is up."""
+    _share_cache(data)
     command = [sys.executable, "-m", "proveout", "up", *arguments, "--data", str(data), "--port", "0"]
     began = time.monotonic()
     process = subprocess.Popen(
@@ -105,7 +107,18 @@ def start_server(data: Path, *arguments: str, within: Sequence[str] = ()) -> Ser
     if not found:
         logs = "".join(f"\n== {p.name}\n{p.read_text()[-2000:]}" for p in (data / "logs").glob("*.log"))
         raise AssertionError(f"up did not come up:\n{text}{logs}")
+    _caches.append(data / "cache")
     return Server(process, found[1], data, text, time.monotonic() - began)
+
+
+_caches: list[Path] = []
+
+
+def _share_cache(data: Path) -> None:
+    """Gives a new data folder the converted models of the first server, which takes seconds to make them."""
+    if _caches and not data.exists():
+        data.mkdir(mode=0o700)
+        shutil.copytree(_caches[0], data / "cache", copy_function=os.link)
 
 
 @pytest.fixture(scope="session")
