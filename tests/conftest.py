@@ -63,11 +63,13 @@ class Server:
 
     def pid_of(self, name: str) -> int:
         """The living child whose command has `name` in it: `gateway`, `worker`, `postgres`, `generator` …"""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        for child in children:
-            with contextlib.suppress(FileNotFoundError):
-                if name in Path(f"/proc/{child}/cmdline").read_bytes().decode():
-                    return int(child)
+        for _ in range(100):  # it may be about to be started again
+            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+            for child in children:
+                with contextlib.suppress(FileNotFoundError):
+                    if name in Path(f"/proc/{child}/cmdline").read_bytes().decode():
+                        return int(child)
+            time.sleep(0.1)
         raise AssertionError(f"up has no child {name}")
 
     def stop(self) -> int:
