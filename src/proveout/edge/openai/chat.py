@@ -96,20 +96,14 @@ class ChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InvalidInput("modalities: only text is answered.")
         wire.refuse(self, _REFUSED)
         max_tokens = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
-        wire.within("temperature", self.temperature, 0, 2)
-        wire.within("top_p", self.top_p, 0, 1)
-        wire.within("max_tokens", max_tokens, 1, 1_000_000)
+        sampling = wire.sampling(self, max_tokens)
         wire.within("presence_penalty", self.presence_penalty, -2, 2)
         wire.within("frequency_penalty", self.frequency_penalty, -2, 2)
         return Asked(
             model=self.model,
             messages=wire.messages(self.messages),
-            temperature=self.temperature,
-            max_tokens=max_tokens,
-            top_p=self.top_p,
-            seed=self.seed,
-            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
             options=self._options(),
+            **sampling,
         )
 
     def _options(self) -> dict[str, Any]:

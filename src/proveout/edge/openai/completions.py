@@ -60,18 +60,11 @@ class CompletionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
         if len(prompts) != 1 or not isinstance(prompts[0], str):
             raise InvalidInput("prompt: one text is served, neither several nor tokens.")
-        wire.within("temperature", self.temperature, 0, 2)
-        wire.within("top_p", self.top_p, 0, 1)
-        wire.within("max_tokens", self.max_tokens, 1, 1_000_000)
         return Asked(
             model=self.model,
             messages=(Message("user", prompts[0]),),
-            temperature=self.temperature,
-            max_tokens=self.max_tokens,
-            top_p=self.top_p,
-            seed=self.seed,
-            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
             options={name: value for name in _OPTIONS if (value := getattr(self, name))},
+            **wire.sampling(self, self.max_tokens),
         )
 
     def format(self, call: Call) -> CompletionFormat:

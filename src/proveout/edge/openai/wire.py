@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -96,6 +96,33 @@ def within(name: str, value: float | None, low: float, high: float) -> None:
     """Raises InvalidInput when a number that was given is out of bounds."""
     if value is not None and not low <= value <= high:
         raise InvalidInput(f"{name}: {value} is not between {low} and {high}.")
+
+
+class Sampled(Protocol):
+    """A body with OpenAI's sampling fields."""
+
+    @property
+    def temperature(self) -> float | None: ...
+    @property
+    def top_p(self) -> float | None: ...
+    @property
+    def seed(self) -> int | None: ...
+    @property
+    def stop(self) -> str | list[str] | None: ...
+
+
+def sampling(body: Sampled, max_tokens: int | None) -> dict[str, Any]:
+    """The fields of Asked that say how to sample. Raises InvalidInput for what is out of bounds."""
+    within("temperature", body.temperature, 0, 2)
+    within("top_p", body.top_p, 0, 1)
+    within("max_tokens", max_tokens, 1, 1_000_000)
+    return {
+        "temperature": body.temperature,
+        "max_tokens": max_tokens,
+        "top_p": body.top_p,
+        "seed": body.seed,
+        "stop": (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
+    }
 
 
 def refuse(body: object, reasons: Mapping[str, str]) -> None:
