@@ -29,6 +29,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+def migrate(dsn: str) -> None:
+    """Brings the tables of the jobs up to date. Nothing may use them meanwhile: neither `Worker` nor `Jobs` does it."""
+    DBOS.migrate(dsn)
+
+
 class Steps:
     """What a job is given: its scope, checkpointed steps, and a place to report progress."""
 
@@ -81,7 +86,7 @@ class Worker:
             "serializer": DBOSPortableJSONSerializer(),
             "sys_db_pool_size": 5,
             "log_level": "WARNING",
-            "run_migrations": True,
+            "run_migrations": False,
             "enable_otlp": False,
         }
         DBOS(config=config)

@@ -356,6 +356,7 @@ def control() -> FastAPI:
     app.add_exception_handler(ProveoutError, _failed)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, problems.no_route)
+    app.add_exception_handler(Exception, problems.unexpected)
     return app
 
 

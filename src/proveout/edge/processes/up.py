@@ -11,7 +11,7 @@ import socket
 import stat
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -25,7 +25,6 @@ from proveout.engine import weights
 from proveout.errors import ProveoutError, StartRefused
 from proveout.store.pool import Store
 from proveout.store.postgres import EmbeddedPostgres
-from proveout.store.schema import migrate
 from proveout.store.sealing import MASTER_KEY_FILE, new_master_key
 
 _SOCKET_PATH_BYTES = 100  # sun_path holds 108
@@ -93,10 +92,10 @@ async def _start(plan: Plan, data: Path, door: socket.socket, supervisor: Superv
         # SIGINT is Postgres's fast shutdown: it waits for no client.
         await supervisor.start(Process("postgres", postgres.argv, environment, stop=signal.SIGINT))
         database = postgres.dsn
-    await _migrate(database, patient=plan.database is None)
+    environment |= {settings.DATABASE.name: database, settings.APPS.name: ",".join(plan.apps)}
+    await _migrate(environment, patience=_DATABASE_SECONDS if plan.database is None else 0)
     _ensure_master_key(data)
     await _ensure_owner(database, data)
-    environment |= {settings.DATABASE.name: database, settings.APPS.name: ",".join(plan.apps)}
     for number in range(1, plan.jobs + 1):
         await supervisor.start(Process(f"worker-{number}", _python("worker"), environment))
     for number in range(1, plan.workers + 1):
@@ -178,16 +177,20 @@ def _runtime_folder(data: Path) -> Path:
     return run
 
 
-async def _migrate(database: str, *, patient: bool) -> None:
-    """Brings the schema up to date, waiting for a database that is just starting."""
-    deadline = asyncio.get_running_loop().time() + (_DATABASE_SECONDS if patient else 0)
-    while True:
-        try:
-            return await migrate(database)
-        except StartRefused:
-            if asyncio.get_running_loop().time() > deadline:
-                raise
-            await asyncio.sleep(0.05)
+async def _migrate(environment: Mapping[str, str], *, patience: float) -> None:
+    """Runs `proveout migrate`, before any process uses the database. Raises StartRefused with what it said."""
+    command = [sys.executable, "-m", "proveout", "migrate", "--wait", str(patience)]
+    child = await asyncio.create_subprocess_exec(
+        *command, env=dict(environment), stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        _, said = await child.communicate()
+    except asyncio.CancelledError:
+        child.kill()
+        raise
+    if child.returncode:
+        words = said.decode(errors="replace").strip()
+        raise StartRefused(words or f"`proveout migrate` ended with {child.returncode}.")
 
 
 def _ensure_master_key(data: Path) -> None:
