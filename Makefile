@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: up setup test docs lock browser clean
+.PHONY: up setup test docs lock debian clean
 
 up: setup
 	$(BIN)/proveout up examples/helpdesk
@@ -26,7 +26,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.lock
 	$(PIP) --require-hashes -r requirements-dev.lock
 	touch $@
 
-test: $(VENV)/.ready-dev browser
+test: $(VENV)/.ready-dev debian
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -51,11 +51,13 @@ bench: $(VENV)/.ready-dev build/peers/.ready
 	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq wrk >/dev/null; }
 	$(BIN)/python -m bench.gateway --peers build/peers --output docs/measured/gateway.md
 
-# The browser tests drive Debian's Chromium; without it they say so and are left out.
-browser:
-	@command -v chromium >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] \
-		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
-		|| echo "no chromium: the browser tests will be left out (apt-get install chromium)"
+# Debian's Chromium drives the browser tests, libnss-wrapper those of the container; without them they say so and are
+# left out.
+debian:
+	@command -v chromium >/dev/null && ls /usr/lib/*/libnss_wrapper.so >/dev/null 2>&1 \
+		|| { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium libnss-wrapper >/dev/null; } \
+		|| echo "some tests will be left out: apt-get install chromium libnss-wrapper"
 
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --python-version 3.11
 lock:

@@ -7,7 +7,9 @@ everyone who connects needs the password that lies in the data folder.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import pwd
 import secrets
 import shutil
 import signal
@@ -30,6 +32,7 @@ _SETTINGS = {
     "log_min_messages": "warning",
 }
 _LEFTOVER_SECONDS = 10.0
+_NSS_WRAPPER = "libnss_wrapper.so"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class EmbeddedPostgres:
         """The command of the foreground server, for a supervisor."""
         options = [word for key, value in _SETTINGS.items() for word in ("-c", f"{key}={value}")]
         sockets = f'unix_socket_directories="{self.sockets}"'
-        return [*_as_user(), str(_binary("postgres")), "-D", str(self.folder), "-c", sockets, *options]
+        return [*_as_user(self.folder), str(_binary("postgres")), "-D", str(self.folder), "-c", sockets, *options]
 
     @property
     def _password_file(self) -> Path:
@@ -70,7 +73,7 @@ class EmbeddedPostgres:
         password = secrets.token_urlsafe(32)
         self._password_file.touch(mode=0o600)
         self._password_file.write_text(password, encoding="ascii")
-        command = [*_as_user(), str(_binary("initdb")), "-D", str(fresh), "-U", "postgres"]
+        command = [*_as_user(self.folder), str(_binary("initdb")), "-D", str(fresh), "-U", "postgres"]
         command += [
             "--auth=scram-sha-256",
             f"--pwfile={self._password_file}",
@@ -113,20 +116,40 @@ def _binary(name: str) -> Path:
     return Path(spec.origin).parent / "pginstall18" / "bin" / name
 
 
-def _as_user() -> list[str]:
-    """Postgres refuses to run as root: as root, it runs as another user of a namespace of its own."""
-    if os.geteuid() != 0:
+def _as_user(folder: Path) -> list[str]:
+    """Postgres runs neither as root nor as a user without a name: such a user runs it as another, in a namespace.
+
+    Where namespaces are forbidden, as in most containers, a nameless user gets a name from libnss-wrapper.
+    """
+    if os.geteuid() != 0 and _has_name(os.geteuid()):
         return []
-    wrapper = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
-    if (
-        shutil.which("unshare") is None
-        or subprocess.run([*wrapper, "true"], check=False, capture_output=True).returncode
-    ):
+    user = next((str(entry.pw_uid) for entry in pwd.getpwall() if entry.pw_uid != 0), None)
+    wrapper = ["unshare", "--user", f"--map-user={user}", f"--map-group={user}"]
+    usable = user is not None and shutil.which("unshare") is not None
+    if usable and subprocess.run([*wrapper, "true"], check=False, capture_output=True).returncode == 0:
+        return wrapper
+    if os.geteuid() == 0:
         raise StartRefused(
             "Postgres does not run as root, and this machine forbids user namespaces: "
             "start as an ordinary user, or give --database DSN."
         )
-    return wrapper
+    try:
+        ctypes.CDLL(_NSS_WRAPPER)
+    except OSError:
+        raise StartRefused(
+            f"Postgres needs a user with a name, and user {os.geteuid()} has none: start as another, install "
+            "libnss-wrapper, or give --database DSN."
+        ) from None
+    names = folder.with_name("passwd")
+    names.write_text(f"postgres:x:{os.geteuid()}:{os.getegid()}::/:/bin/false\n", encoding="ascii")
+    return ["env", f"LD_PRELOAD={_NSS_WRAPPER}", f"NSS_WRAPPER_PASSWD={names}", "NSS_WRAPPER_GROUP=/etc/group"]
+
+
+def _has_name(user: int) -> bool:
+    try:
+        return bool(pwd.getpwuid(user).pw_name)
+    except KeyError:
+        return False
 
 
 def _quoted(path: Path) -> str:

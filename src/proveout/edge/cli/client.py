@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -81,11 +82,23 @@ class Client:
 
 
 @asynccontextmanager
-async def connect(url: str, key: str | None) -> AsyncIterator[Client]:
-    """A client of the server at `url`. Raises StartRefused without a key."""
+async def connect(url: str, key: str | None, certificate: Path | None = None) -> AsyncIterator[Client]:
+    """A client of the server at `url`; with a `certificate`, of the server that has exactly this one.
+
+    Raises StartRefused without a key.
+    """
     if key is None:
         raise StartRefused("No API key: set PROVEOUT_KEY, or PROVEOUT_DATA to the folder that holds owner.key.")
     headers = {"authorization": f"Bearer {key}", "accept": "application/json"}
     timeout = aiohttp.ClientTimeout(total=None, connect=5)
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+    connector = aiohttp.TCPConnector(ssl=_pinned(certificate) if certificate else True)
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector) as session:
         yield Client(session, url)
+
+
+def _pinned(certificate: Path) -> ssl.SSLContext:
+    """Trusts this certificate alone, under whatever name the server is called."""
+    context = ssl.create_default_context(cafile=str(certificate))
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.check_hostname = False
+    return context

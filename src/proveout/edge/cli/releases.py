@@ -16,6 +16,7 @@ from proveout.errors import InvalidInput
 from proveout.evals.golden import read_golden
 from proveout.releases.bundle import read_folder
 from proveout.releases.manifest import read_app
+from proveout.retrieval.ingest import front_matter_readers
 from proveout.retrieval.reader import Reader
 
 app = typer.Typer(no_args_is_help=True)
@@ -56,7 +57,8 @@ async def _unreadable(sources: Any) -> list[str]:
             documents = [(name, data) for files in sources.values() for name, data in files.items()]
             for done, (name, data) in enumerate(documents, start=1):
                 try:
-                    await reader.read(name, data)
+                    parsed, _ = await reader.read(name, data)
+                    front_matter_readers(name, parsed)
                 except InvalidInput as error:
                     problems.append(error.message)
                 progress(done, len(documents), "reading documents")

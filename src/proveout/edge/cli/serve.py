@@ -35,6 +35,11 @@ def up(
     database: Annotated[
         str | None, typer.Option(help="The DSN of a Postgres 15+ with pgvector; default: an embedded one.")
     ] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="Speak TLS, with this certificate (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The key of the certificate (PEM).")] = None,
+    behind_proxy: Annotated[
+        bool, typer.Option("--behind-proxy", help="A proxy that speaks TLS stands before: listen beyond loopback.")
+    ] = False,
 ) -> None:
     """Start the server: database, models, gateways and workers, and serve these apps in the stage poc."""
     told = settings.read()
@@ -48,6 +53,9 @@ def up(
         database=database or told.database,
         config=config,
         apps=tuple(app.declared.app for _, app in apps),
+        certificate=tls_certificate,
+        key=tls_key,
+        behind_proxy=behind_proxy,
     )
     begin_log(told.telemetry.log, logging.WARNING)
     asyncio.run(_up(plan, apps))
@@ -74,7 +82,7 @@ async def _up(plan: Plan, apps: list[tuple[Path, App]]) -> None:
 async def _serve(server: Running, apps: list[tuple[Path, App]]) -> None:
     """Waits for the models, makes the apps' releases, and says where everything is."""
     key = server.owner_key.read_text(encoding="ascii").strip()
-    async with connect(server.url, key) as client:
+    async with connect(server.url, key, server.certificate) as client:
         await _until(client, lambda missing: "models" not in missing)
         for folder, app in apps:
             await _release(client, folder, app.declared.app)

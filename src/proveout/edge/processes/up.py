@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import ipaddress
 import os
 import secrets
 import signal
 import socket
+import ssl
 import stat
 import sys
 import tempfile
@@ -43,20 +45,25 @@ class Plan:
     database: str | None = None
     config: Path | None = None
     apps: tuple[str, ...] = ()
+    certificate: Path | None = None  # with `key`: the gateways speak TLS
+    key: Path | None = None
+    behind_proxy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that was started: where it answers, and the file that holds its owner key."""
+    """A server that was started: where it answers, the file that holds its owner key, its TLS certificate."""
 
     url: str
     owner_key: Path
+    certificate: Path | None
 
 
 @asynccontextmanager
 async def up(plan: Plan) -> AsyncIterator[Running]:
     """Starts everything; the processes run until the context ends. Raises StartRefused."""
     data = plan.data.absolute()
+    _check_door(plan)
     lock = _claim(data)
     supervisor = Supervisor(data / "logs")
     try:
@@ -64,7 +71,9 @@ async def up(plan: Plan) -> AsyncIterator[Running]:
             await _start(plan, data, door, supervisor)
             port = door.getsockname()[1]
             host = f"[{plan.host}]" if ":" in plan.host else plan.host
-            yield Running(f"http://{host}:{port}", data / "owner.key")
+            yield Running(
+                f"{'https' if plan.certificate else 'http'}://{host}:{port}", data / "owner.key", plan.certificate
+            )
     finally:
         await supervisor.stop()
         os.close(lock)
@@ -100,7 +109,8 @@ async def _start(plan: Plan, data: Path, door: socket.socket, supervisor: Superv
         await supervisor.start(Process(f"worker-{number}", _python("worker"), environment))
     for number in range(1, plan.workers + 1):
         fd = door.fileno()
-        await supervisor.start(Process(f"gateway-{number}", _python("gateway", fd), environment, (fd,)))
+        argv = _python("gateway", fd, *_tls_arguments(plan))
+        await supervisor.start(Process(f"gateway-{number}", argv, environment, (fd,)))
 
 
 def _engine_arguments(data: Path, sockets: dict[str, Path]) -> dict[str, list[str]]:
@@ -115,6 +125,38 @@ def _engine_arguments(data: Path, sockets: dict[str, Path]) -> dict[str, list[st
 def _python(module: str, fd: int | None = None, *arguments: str) -> Sequence[str]:
     listening = [] if fd is None else ["--socket-fd", str(fd)]
     return [sys.executable, "-m", f"proveout.edge.processes.{module}", *listening, *arguments]
+
+
+def _check_door(plan: Plan) -> None:
+    """Raises StartRefused for a door that would let secrets pass in the clear, or a certificate that cannot be used."""
+    if plan.certificate is None and plan.key is None:
+        if not plan.behind_proxy and not _is_loopback(plan.host):
+            raise StartRefused(
+                f"{plan.host} can be reached from other machines, and keys would cross the network in the clear: give "
+                "--tls-certificate and --tls-key, or --behind-proxy when a proxy that speaks TLS stands before it."
+            )
+        return
+    if plan.certificate is None or plan.key is None:
+        raise StartRefused("TLS needs both --tls-certificate and --tls-key.")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(plan.certificate, plan.key, password="")
+    except OSError as error:  # ssl.SSLError is one
+        said = error.strerror or str(error)
+        raise StartRefused(f"{plan.certificate} and {plan.key} cannot be used for TLS ({said}).") from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return True  # it cannot be listened on, which is said there
+    return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found)
+
+
+def _tls_arguments(plan: Plan) -> list[str]:
+    if plan.certificate is None or plan.key is None:
+        return ["--behind-proxy"] if plan.behind_proxy else []
+    return ["--tls-certificate", str(plan.certificate.absolute()), "--tls-key", str(plan.key.absolute())]
 
 
 def _claim(data: Path) -> int:
@@ -167,9 +209,11 @@ def _runtime_folder(data: Path) -> Path:
     Raises StartRefused when somebody else holds the temporary one.
     """
     run = data / "run"
-    if len(os.fsencode(run / ".s.PGSQL.5432.lock")) > _SOCKET_PATH_BYTES:
+    if _too_long(run):
         mark = blake2b(os.fsencode(data), digest_size=8).hexdigest()
         run = Path(tempfile.gettempdir()) / f"proveout-{os.geteuid()}-{mark}"
+    if _too_long(run):
+        raise StartRefused(f"The path {data} is too long for Unix sockets, and so is {run}: choose a shorter --data.")
     run.mkdir(mode=0o700, exist_ok=True)
     found = run.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
@@ -197,6 +241,10 @@ def _ensure_master_key(data: Path) -> None:
     """Makes the master key, unless the environment or the data folder has one."""
     if settings.read().master_key is None and not (data / MASTER_KEY_FILE).exists():
         _write_secret(data / MASTER_KEY_FILE, new_master_key())
+
+
+def _too_long(folder: Path) -> bool:
+    return len(os.fsencode(folder / ".s.PGSQL.5432.lock")) > _SOCKET_PATH_BYTES
 
 
 def _write_secret(path: Path, text: str) -> None:
