@@ -1,0 +1,266 @@
+"""The embedded engine beside its peers: the same weights, the same prompts, the same two cores, one after the other.
+
+Generation: 16 answers of 64 tokens at once, each over a passage of about 430 tokens. Embedding: passages of about 170
+tokens, and one short question at a time while the 16 answers are written. A peer that is not installed is named in the
+table, not left out silently.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.gateway import free_port, wait_for
+from proveout.engine import weights
+
+STREAMS, TOKENS = 16, 64
+MODEL, EMBEDDER = "local/smollm2-135m-instruct", "local/all-minilm-l6-v2"
+ROOT = Path(__file__).parent.parent
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What a generator did: tokens a second, over all answers at once."""
+
+    name: str
+    rate: float | None  # None: it is not installed here
+    note: str = ""
+
+
+def prompts() -> list[Messages]:
+    """16 questions, each over a passage of its own of about 330 words."""
+    words = " ".join(p.read_text() for p in sorted((ROOT / "examples/helpdesk/knowledge").rglob("*.md"))).split()
+    passages = [" ".join(words[i * 330 : (i + 1) * 330]) for i in range(STREAMS)]
+    ask = "Explain in several sentences what the text says.\n\n"
+    return [[{"role": "user", "content": ask + passage}] for passage in passages]
+
+
+@contextmanager
+def running(command: Sequence[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env={**os.environ, **environment}, start_new_session=True
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+@contextmanager
+def proveout(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """`proveout up` without an app; its address and the owner's headers."""
+    port, data = free_port(), folder / "data"
+    with running([sys.executable, "-m", "proveout", "up", "--data", str(data), "--port", str(port)]):
+        url = f"http://127.0.0.1:{port}"
+        wait_for(lambda: urllib.request.urlopen(url + "/readyz", timeout=5), 180)
+        yield url, {"Authorization": f"Bearer {(data / 'owner.key').read_text().strip()}"}
+
+
+# -- generation ------------------------------------------------------------------------------------------------------
+
+
+async def chat(session: aiohttp.ClientSession, url: str, model: str, messages: Messages, **more: Any) -> dict[str, Any]:
+    body = {"model": model, "messages": messages, "max_tokens": TOKENS, "temperature": 0, **more}
+    async with session.post(url + "/v1/chat/completions", json=body) as response:
+        answer: dict[str, Any] = await response.json()
+        assert response.status == 200, answer
+        return answer
+
+
+async def chat_rate(url: str, headers: dict[str, str], model: str) -> float:
+    """Tokens a second of 16 answers at once, the better of two runs on fresh prompts after one to warm up."""
+    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=600)) as session:
+        rates = []
+        for turn in range(3):
+            # another first word each turn: nobody answers from a prefix that it has seen
+            asked = [[{**m, "content": f"({turn}) {m['content']}"} for m in messages] for messages in prompts()]
+            began = time.perf_counter()
+            answers = await asyncio.gather(*(chat(session, url, model, messages) for messages in asked))
+            seconds = time.perf_counter() - began
+            rates.append(sum(a["usage"]["completion_tokens"] for a in answers) / seconds)
+        return max(rates[1:])
+
+
+def genai_rate(folder: str) -> float:
+    """openvino-genai called directly, in this process, with the settings of our generator."""
+    import openvino_genai as genai
+
+    from proveout.engine import generator
+
+    scheduler = genai.SchedulerConfig()
+    scheduler.max_num_batched_tokens = generator.BATCH_TOKENS
+    scheduler.max_num_seqs = STREAMS
+    scheduler.enable_prefix_caching = True
+    path = generator.prepare(weights.generator().files[0], Path(folder))
+    pipe = genai.ContinuousBatchingPipeline(str(path), scheduler, "CPU")
+    tokenizer = pipe.get_tokenizer()
+    config = genai.GenerationConfig()
+    config.max_new_tokens, config.do_sample, config.apply_chat_template = TOKENS, False, False
+    rates = []
+    for turn in range(3):
+        handles = []
+        began = time.perf_counter()
+        for number, messages in enumerate(prompts()):
+            asked = [{**m, "content": f"({turn}) {m['content']}"} for m in messages]
+            text = tokenizer.apply_chat_template(asked, add_generation_prompt=True)
+            handles.append(pipe.add_request(turn * STREAMS + number, text, config))
+        while pipe.has_non_finished_requests():
+            pipe.step()
+        tokens = sum(len(output.generated_ids) for handle in handles for output in handle.read_all())
+        rates.append(tokens / (time.perf_counter() - began))
+    return max(rates[1:])
+
+
+def in_child(function: str, *arguments: str) -> float:
+    """A measurement in a process of its own, so that nothing of it stays."""
+    code = f"import bench.engine as e; print('RESULT', e.{function}(*{arguments!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return float(done.stdout.rsplit("RESULT", 1)[1])
+
+
+def peer(python: Path, module: str, port: int) -> list[str]:
+    return [str(python), str(ROOT / f"bench/peers/{module}.py"), "--weights", str(_gguf()), "--port", str(port)]
+
+
+def _gguf() -> Path:
+    return weights.generator().files[0]
+
+
+def llamacpp_rate(python: Path) -> float:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with running(peer(python, "llamacpp", port)):
+        wait_for(lambda: urllib.request.urlopen(url + "/health", timeout=5), 60)
+        return asyncio.run(chat_rate(url, {}, "any"))
+
+
+def loop_rate(python: Path) -> float:
+    """The plain service takes one request after the other: four of the prompts tell its rate."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with running(peer(python, "loop", port), HF_HUB_OFFLINE="1"):
+        wait_for(lambda: urllib.request.urlopen(url + "/docs", timeout=5), 180)
+
+        async def drive() -> float:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=600)) as session:
+
+                async def ask(messages: Messages) -> int:
+                    body = {"prompt": messages[0]["content"], "max_length": TOKENS}
+                    async with session.post(url + "/generate", json=body) as response:
+                        return int((await response.json())["tokens"])
+
+                await ask(prompts()[0])
+                began = time.perf_counter()
+                tokens = await asyncio.gather(*(ask(messages) for messages in prompts()[1:5]))
+                return sum(min(t, TOKENS) for t in tokens) / (time.perf_counter() - began)
+
+        return asyncio.run(drive())
+
+
+# -- embedding -------------------------------------------------------------------------------------------------------
+
+
+def texts() -> list[str]:
+    """512 passages of about 170 tokens (130 words)."""
+    words = " ".join(p.read_text() for p in sorted((ROOT / "examples/helpdesk/knowledge").rglob("*.md"))).split()
+    return [" ".join(words[(i * 37) % (len(words) - 130) :][:130]) for i in range(512)]
+
+
+async def embed_ours(url: str, headers: dict[str, str]) -> tuple[float, NDArray[np.float32]]:
+    """Passages a second through /v1/embeddings, four requests of 32 at a time; the vectors [texts, dimensions]."""
+    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=600)) as session:
+        limit = asyncio.Semaphore(4)
+
+        async def embed(batch: list[str]) -> list[list[float]]:
+            body = {"model": EMBEDDER, "input": batch}
+            async with limit, session.post(url + "/v1/embeddings", json=body) as response:
+                answer = await response.json()
+                assert response.status == 200, answer
+                return [item["embedding"] for item in answer["data"]]
+
+        every = texts()
+        await embed(every[:32])
+        began = time.perf_counter()
+        parts = await asyncio.gather(*(embed(every[i : i + 32]) for i in range(0, len(every), 32)))
+        rate = len(every) / (time.perf_counter() - began)
+        return rate, np.array([v for part in parts for v in part], np.float32)
+
+
+def embed_peer(python: Path, folder: Path) -> tuple[float, NDArray[np.float32]]:
+    """Passages a second of sentence-transformers, and its vectors."""
+    asked, made = folder / "texts.json", folder / "vectors.npy"
+    asked.write_text(json.dumps(texts()))
+    script = str(ROOT / "bench/peers/sentences.py")
+    command = [str(python), script, "--weights", str(weights.embedder().folder)]
+    done = subprocess.run(
+        [*command, "--texts", str(asked), "--vectors", str(made)],
+        capture_output=True, text=True, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    return len(texts()) / json.loads(done.stdout.splitlines()[-1])["seconds"], np.load(made)
+
+
+async def question_times(url: str, headers: dict[str, str]) -> tuple[list[float], list[float]]:
+    """Milliseconds of one short question's embedding: alone, and while 16 answers are written."""
+    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=600)) as session:
+
+        async def once(number: int) -> float:
+            began = time.perf_counter()
+            body = {"model": EMBEDDER, "input": f"How many days of annual leave do I get in year {number}?"}
+            async with session.post(url + "/v1/embeddings", json=body) as response:
+                await response.read()
+                assert response.status == 200
+            return (time.perf_counter() - began) * 1000
+
+        await once(0)
+        alone = [await once(number) for number in range(100)]
+        answers = [asyncio.create_task(chat(session, url, MODEL, messages, max_tokens=256)) for messages in prompts()]
+        await asyncio.sleep(0.5)
+        beside: list[float] = []
+        while not any(answer.done() for answer in answers):
+            beside.append(await once(len(beside)))
+            await asyncio.sleep(0.02)
+        await asyncio.gather(*answers)
+        return alone, beside
+
+
+# -- determinism and memory ------------------------------------------------------------------------------------------
+
+
+async def equal_alone_and_together(url: str, headers: dict[str, str], model: str) -> int:
+    """How many of 16 answers have the same bytes alone and beside 15 others."""
+    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=600)) as session:
+        together = await asyncio.gather(*(chat(session, url, model, messages) for messages in prompts()))
+        alone = [await chat(session, url, model, messages) for messages in prompts()]
+    said = [[a["choices"][0]["message"]["content"] for a in answers] for answers in (alone, together)]
+    return sum(a == b for a, b in zip(*said, strict=True))
+
+
+def resident_mib(pid: int) -> float:
+    """Proportional set size of a process and all below it, MiB: shared pages count once."""
+    total, tree = 0, [pid]
+    for one in tree:
+        for task in Path(f"/proc/{one}/task").iterdir():
+            tree += [int(child) for child in (task / "children").read_text().split()]
+        rollup = Path(f"/proc/{one}/smaps_rollup").read_text()
+        total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    return total / 1024

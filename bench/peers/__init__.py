@@ -1,0 +1,1 @@
+"""What the peers run: each file starts in the peers' own environment, never in ours."""
