@@ -22,6 +22,7 @@ import aiohttp
 import psycopg
 import pytest
 
+from pages import Page
 from proveout.store.postgres import EmbeddedPostgres
 from proveout.store.schema import migrate
 from proveout.testing.client import Client
@@ -169,10 +170,25 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scripted]:
         f"providers:\n"
         f"  up: {{base_url: 'http://127.0.0.1:{ports[0]}/v1'}}\n"
         f"  faulty: {{base_url: 'http://127.0.0.1:{ports[1]}/v1', timeouts: {{first: 2, between: 1}}}}\n"
+        f"capture: {{apps: {{silent: none}}}}\n"
     )
     running = start_server(folder / "data", "--config", str(folder / "proveout.yaml"))
     yield Scripted(running, *ports)
     assert running.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packages of tests/node, installed as its lock file has them."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("npm is not installed: neither the official Node client nor axe-core was tried")
+    folder = tmp_path_factory.mktemp("node")
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(ROOT / "tests" / "node" / name, folder)
+    quiet = ["--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
+    subprocess.run([npm, "ci", *quiet], cwd=folder, check=True, timeout=120)
+    return folder / "node_modules"
 
 
 def free_port() -> int:
@@ -231,3 +247,12 @@ def app_folder(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="module")
+def page(request: pytest.FixtureRequest) -> Iterator[Page]:
+    """The page of a soak's module (`PAGE`, `TITLE`), to which its tests add; written when all of them have passed."""
+    made, failed = Page(request.module.TITLE), request.session.testsfailed
+    yield made
+    if request.session.testsfailed == failed:
+        made.write(request.module.PAGE)

@@ -86,6 +86,28 @@ def quantile(values: Iterable[float], share: float) -> float:
     return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
 
 
+async def cutting(world: World, share: float) -> Ledgers:
+    """A whole answer first, then that answer cut at a share of its bytes, chosen by chance; 1: at every byte.
+
+    In turns the connection ends in order and is reset; every fifth request is not streamed.
+    """
+    dice, load = random.Random(1), secrets.token_hex(2)
+    asked = "faulty/text=Grüße aus 東京 🙂. Bis bald!"
+    whole = await world.client.ask(asked, f"{load}whole")
+    total = world.proxy.received - len(b"\r\n0\r\n\r\n")  # after the [DONE] before these, nothing can be missing
+    world.proxy.reset_all()  # else the next request would come through this connection
+    positions = sorted(dice.sample(range(total), round(total * share)))
+    first = world.proxy.connections
+    world.proxy.plan = lambda number: Fault(after=positions[number - first], then="reset" if number % 2 else "close")
+
+    async def one(number: int) -> Seen:
+        # the tag's place in the request keeps the response's length
+        return await world.client.ask(asked, f"{load}{number:05}", streamed=number % 5 != 0)
+
+    cut = await run(world, one, len(positions), 1)
+    return Ledgers([whole, *cut.seen], cut.calls, [*cut.records, *await collect(world.client, [whole])])
+
+
 _FAULTS = ("eof", "cut", "error", "half", "garbage")
 _BREAKS: tuple[Then, ...] = ("close", "reset", "garbage", "silence")
 

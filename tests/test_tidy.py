@@ -33,10 +33,16 @@ BROAD = {
     "serving/pipeline.py": "every way out of an admitted request leaves one completion, bugs included",
     "ledger/journal.py": "a batch that fails for whatever reason must fail its writers, and the next go on",
 }
+# What an auditor copies and runs alone is one file with a command line of its own.
+ALONE = ("ledger/verify.py",)
 
 
 def room(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(SOURCE))
 
 
 def rank(name: str) -> int:
@@ -119,7 +125,7 @@ def test_libraries_stay_in_their_room(pattern: str, allowed: tuple[str, ...], re
     wrong = [
         where(path, node)
         for path, tree in TREES.items()
-        if room(path) not in allowed
+        if room(path) not in allowed and (name_of(path) not in ALONE or "argparse" not in pattern)
         for node, name in imports(tree)
         if re.match(pattern, name)
     ]
@@ -195,8 +201,9 @@ def test_sizes() -> None:
     wrong = []
     for path, tree in TREES.items():
         lines = len(path.read_text().splitlines())
-        if lines > 600:
-            wrong.append(f"{path.relative_to(SOURCE)}: {lines} lines, at most 600: split it by what it tells")
+        most = 800 if name_of(path) in ALONE else 600
+        if lines > most:
+            wrong.append(f"{path.relative_to(SOURCE)}: {lines} lines, at most {most}: split it by what it tells")
         for node in ast.walk(tree):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue

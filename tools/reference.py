@@ -176,7 +176,7 @@ def _flat(routes: Iterable[BaseRoute]) -> list[APIRoute]:
 
 
 def _api_route(route: APIRoute, document: Json) -> str:
-    told = document["paths"][route.path][_methods(route).lower()]
+    told = document["paths"][route.path_format][_methods(route).lower()]
     text = f"\n### {_methods(route)} {route.path}\n{_docstring(route.endpoint)}\n"
     if rights := _rights(route.endpoint):
         text += "\nRight: " + ", ".join(f"`{right}`" for right in rights) + "\n"

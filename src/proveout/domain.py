@@ -19,6 +19,7 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 SearchMode = Literal["hybrid", "dense", "lexical"]
 Otherwise = Literal["quote", "refuse", "flag"]
 EVERYONE = "everyone"
+KNOWLEDGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"  # what a base of documents may be called
 WORKSPACE = "default"  # the workspace that every installation has
 
 
@@ -36,6 +37,7 @@ class Right(StrEnum):
     RELEASES_PROMOTE = "releases:promote"
     RELEASES_READ = "releases:read"
     REQUESTS_READ = "requests:read"
+    SUBJECTS_ERASE = "subjects:erase"
 
 
 class Outcome(StrEnum):
@@ -119,21 +121,26 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Sampling parameters of one generation."""
+    """Sampling parameters of one generation; None leaves a choice to the model. `max_tokens` always bounds it."""
 
-    temperature: float = 0.0
+    temperature: float | None = None
     max_tokens: int = 256
-    top_p: float = 1.0
+    top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelUse:
-    """A model by name, with the digest of its weights (or a remote model's declared version)."""
+    """A model by name, with the digest of its weights (or a remote model's declared version).
+
+    Of a local model also the mode that it runs in (`fast`, `deterministic`) and the digest of its chat template.
+    """
 
     name: str
     digest: str
+    mode: str = ""
+    template: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +178,7 @@ class PromptTexts:
 
 @dataclass(frozen=True, slots=True)
 class KnowledgeUse:
-    """One corpus, pinned to the snapshot with this digest."""
+    """One corpus, pinned to the snapshot with this digest; without one it follows the base's newest."""
 
     name: str
     snapshot: str
@@ -221,12 +228,13 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Which release a stage of an app serves."""
+    """Which release a stage of an app serves, and since when."""
 
     workspace: str
     app: str
     stage: StageName
     stable: int
+    since: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +253,8 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A retrieved chunk. `start`/`end` are character offsets in the document's extracted text."""
+    """A retrieved chunk. `start`/`end` are character offsets in the document's extracted text; `cosine` is its
+    likeness to the query, 0 where the search did not look at it (`lexical`)."""
 
     chunk: str
     document: str
@@ -256,6 +265,7 @@ class Passage:
     end: int
     page: int | None = None
     score: float = 0.0
+    cosine: float = 0.0
 
     @property
     def place(self) -> str:
@@ -305,12 +315,14 @@ class Prompt:
     """What a model is asked: the upstream's own model name, the messages, the parameters.
 
     `options` are fields of OpenAI's protocol that only some models take (tools, response_format, logprobs, …), as sent.
+    `bounds_thoughts`: `max_tokens` was meant to hold for unseen reasoning too (OpenAI's `max_completion_tokens`).
     """
 
     model: str
     messages: tuple[Message, ...]
     parameters: Parameters
     options: Mapping[str, object] = field(default_factory=dict)
+    bounds_thoughts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,12 @@ class Unavailable(ProveoutError):
         super().__init__(message, retry_after=retry_after)
 
 
+class StorageFull(Unavailable):
+    """The disk that holds the records is full: free some of it, and requests are answered again."""
+
+    code = "storage_full"
+
+
 class UpstreamFailed(ProveoutError):
     """The model did not answer; try again, or look at the provider named in the message."""
 

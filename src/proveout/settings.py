@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from proveout.domain import Price, Timeouts, ToolCall
 from proveout.errors import StartRefused
@@ -37,8 +37,10 @@ MASTER_KEY = Variable(
     "PROVEOUT_MASTER_KEY", "The key above all keys of content, base64. Default: the text of DATA/master.key."
 )
 APPS = Variable("PROVEOUT_APPS", "Apps that must be able to answer before the server is ready, separated by commas.")
+FOLDERS = Variable("PROVEOUT_FOLDERS", "The folders of the apps that `up` was given, separated as in PATH.")
 METRICS = Variable("PROVEOUT_METRICS", "The folder where the processes of one server share what they count.")
-VARIABLES = (URL, KEY, DATA, DATABASE, CONFIG, ENGINE, MASTER_KEY, APPS, METRICS)
+SERVE = Variable("PROVEOUT_SERVE", "The roles of local models that are started, separated by commas.", "chat,embed")
+VARIABLES = (URL, KEY, DATA, DATABASE, CONFIG, ENGINE, MASTER_KEY, APPS, FOLDERS, METRICS, SERVE)
 
 
 class _Strict(BaseModel):
@@ -55,6 +57,10 @@ class _RemoteModel(_Strict):
         default="", description="What the model is declared to be: part of the digest of every release that uses it."
     )
     prices: _Prices | None = Field(default=None, description="Default: the provider's.")
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        default="max_tokens",
+        description="How the model is told the bound of its answer: OpenAI's reasoning models take only the second.",
+    )
 
 
 class _Timeouts(_Strict):
@@ -133,22 +139,93 @@ class _Telemetry(_Strict):
     )
 
 
+Role = Literal["chat", "embed"]
+ROLES: tuple[Role, ...] = ("chat", "embed")
+Device = Literal["CPU", "GPU", "NPU", "AUTO"]
+Mode = Literal["fast", "deterministic"]
+
+
+class _LocalModel(_Strict):
+    path: str | None = Field(
+        default=None,
+        description="A .gguf file, an OpenVINO IR folder, or a sentence encoder's folder with safetensors; relative to "
+        "this file. A built-in model needs none.",
+    )
+    hub: str | None = Field(
+        default=None,
+        pattern=r"^[\w.-]+/[\w.-]+(@[\w.-]+)?(:[\w./-]+)?$",
+        description="Instead: `OWNER/REPOSITORY@REVISION` on the Hugging Face hub, `:FILE` for one file of it; "
+        "downloaded at the first start.",
+    )
+    device: Device = Field(default="CPU", description="Where it runs; AUTO takes the GPU where there is one.")
+    instances: int = Field(default=1, ge=1, le=16, description="How many processes serve it.")
+    mode: Mode = Field(
+        default="fast",
+        description="`deterministic` gives the same answer alone and under load, at about half the speed.",
+    )
+    memory: ByteSize | None = Field(
+        default=None, description="What one instance may use (`2 GiB`): what the weights leave holds running answers."
+    )
+    chat_template: str | None = Field(
+        default=None, description="A file with a Jinja template that takes the place of the model's own."
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> _LocalModel:
+        if self.path and self.hub:
+            raise ValueError("name a path or a hub, not both")
+        return self
+
+
+class _Engine(_Strict):
+    memory: ByteSize | None = Field(
+        default=None, description="What all local models together may use; a start that needs more is refused."
+    )
+
+
+Capture = Literal["sealed", "none"]
+
+
+class _Captures(_Strict):
+    default: Capture = Field(default="sealed", description="For apps that are not named, and for direct models.")
+    apps: dict[str, Capture] = Field(default_factory=dict, description="For an app, by its name.")
+
+
+class _Ledger(_Strict):
+    origin: str = Field(
+        default="proveout.local",
+        pattern=r"^[^\s+]+$",
+        description="The name of this installation, as the web has names: a workspace's log is `ORIGIN/WORKSPACE`.",
+    )
+    public: bool = Field(
+        default=False, description="Whether the log is open to anyone; else a key needs `requests:read`."
+    )
+
+
 class ConfigFile(_Strict):
     """The server's config file, `proveout.yaml`."""
 
     providers: dict[str, _Provider] = Field(
         default_factory=dict, description="Model providers that speak OpenAI's protocol. Nothing else is called."
     )
+    models: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")], _LocalModel] = Field(
+        default_factory=dict,
+        description="Models that run here, used as `local/NAME`. The built-in embedder always does; the built-in "
+        "generator does where no other model that writes is named, or it is named too.",
+    )
+    engine: _Engine = Field(default=_Engine(), description="Where local models run.")
     echo: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")], _Echo] = Field(
         default_factory=dict, description="Scripted fakes, used as the models `echo/NAME`."
     )
     default: str | None = Field(
         default=None, description="The model for clients that name none. Default: the first app, else the local model."
     )
-    capture: Literal["sealed", "none"] = Field(
-        default="sealed", description="Whether requests keep their payload, sealed, for replay and evaluation."
+    capture: Capture | _Captures = Field(
+        default="sealed",
+        description="Whether what was asked and answered is kept for 30 days, sealed, for replay and evaluation.",
     )
     telemetry: _Telemetry = Field(default=_Telemetry(), description="What is told to those who run the server.")
+    ledger: _Ledger = Field(default=_Ledger(), description="The log of everything that happened, for auditors.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +240,21 @@ class ProviderSettings:
     versions: Mapping[str, str]
     region: str
     timeouts: Timeouts
+    reasoning: frozenset[str]  # models that take max_completion_tokens, not max_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSettings:
+    """A local model. `memory` is in bytes; None: enough for it. One of `path` and `hub`, or neither for a built-in."""
+
+    name: str
+    path: Path | None = None
+    hub: str | None = None
+    device: Device = "CPU"
+    instances: int = 1
+    mode: Mode = "fast"
+    memory: int | None = None
+    chat_template: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +294,26 @@ class TelemetrySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CaptureSettings:
+    """Of whose requests the content is kept."""
+
+    default: Capture = "sealed"
+    apps: Mapping[str, Capture] = field(default_factory=dict)
+
+    def keeps(self, app: str | None) -> bool:
+        """Whether the content of a request to `app`, or to a model directly, is kept."""
+        return (self.default if app is None else self.apps.get(app, self.default)) == "sealed"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSettings:
+    """The log: its origin, and whether anyone may read it."""
+
+    origin: str
+    public: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What a process was told by its environment and its config file."""
 
@@ -212,11 +324,16 @@ class Settings:
     engine: Path | None
     master_key: str | None = field(repr=False)
     apps: tuple[str, ...]
+    folders: tuple[Path, ...]
     providers: tuple[ProviderSettings, ...]
     echo: tuple[EchoSettings, ...]
+    models: tuple[LocalSettings, ...]
+    memory: int | None  # bytes of all local models together
+    serve: tuple[Role, ...]
     default: str | None
-    capture: Literal["sealed", "none"]
+    capture: CaptureSettings
     telemetry: TelemetrySettings
+    ledger: LedgerSettings
 
 
 def read(environ: Mapping[str, str] | None = None) -> Settings:
@@ -241,11 +358,16 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         engine=Path(engine) if engine else None,
         master_key=get(MASTER_KEY) or None,
         apps=tuple(name for name in get(APPS).split(",") if name),
+        folders=tuple(Path(folder) for folder in get(FOLDERS).split(os.pathsep) if folder),
         providers=tuple(_provider(name, p, env, path) for name, p in config.providers.items()),
         echo=tuple(_echo(name, script) for name, script in config.echo.items()),
+        models=tuple(_local(name, given, path) for name, given in config.models.items()),
+        memory=config.engine.memory,
+        serve=_roles(get(SERVE)),
         default=config.default,
-        capture=config.capture,
+        capture=_capture(config.capture),
         telemetry=_telemetry(config.telemetry, env, path, get(METRICS)),
+        ledger=LedgerSettings(config.ledger.origin, config.ledger.public),
     )
 
 
@@ -284,7 +406,29 @@ def _provider(name: str, given: _Provider, env: Mapping[str, str], path: Path | 
         versions={model: m.version for model, m in given.models.items()},
         region=given.region,
         timeouts=Timeouts(**given.timeouts.model_dump()),
+        reasoning=frozenset(n for n, m in given.models.items() if m.max_tokens_field == "max_completion_tokens"),
     )
+
+
+def _local(name: str, given: _LocalModel, config: Path | None) -> LocalSettings:
+    beside = (config or Path()).absolute().parent
+    return LocalSettings(
+        name=name,
+        path=beside / Path(given.path).expanduser() if given.path else None,
+        hub=given.hub,
+        device=given.device,
+        instances=given.instances,
+        mode=given.mode,
+        memory=given.memory,
+        chat_template=beside / Path(given.chat_template).expanduser() if given.chat_template else None,
+    )
+
+
+def _roles(names: str) -> tuple[Role, ...]:
+    given = {name.strip() for name in names.split(",")}
+    if unknown := given.difference(ROLES):
+        raise StartRefused(f"{SERVE.name}: {min(unknown)!r} is not one of {', '.join(ROLES)} (--serve chat,embed).")
+    return tuple(role for role in ROLES if role in given)
 
 
 def _echo(name: str, given: _Echo) -> EchoSettings:
@@ -320,6 +464,10 @@ def _telemetry(given: _Telemetry, env: Mapping[str, str], path: Path | None, sha
             headers[name.strip()] = value.strip()
     otlp = given.otlp.rstrip("/").removesuffix("/v1/traces") if given.otlp else None
     return TelemetrySettings(otlp, headers, given.metrics_public, given.log, Path(shared) if shared else None)
+
+
+def _capture(given: Capture | _Captures) -> CaptureSettings:
+    return CaptureSettings(given.default, given.apps) if isinstance(given, _Captures) else CaptureSettings(given)
 
 
 def _price(given: _Prices | None) -> Price | None:

@@ -13,7 +13,7 @@ from typing import Protocol
 import pytest
 from playwright.sync_api import APIRequestContext, Browser, Page, Playwright, expect, sync_playwright
 
-from proveout.edge.console.pages import CONTENT_SECURITY_POLICY
+from proveout.edge.console.shell import CONTENT_SECURITY_POLICY
 
 QUESTION = "How many days of annual leave do full-time employees in Leeds get?"
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
@@ -73,18 +73,36 @@ def login_link(http: APIRequestContext, server: Server) -> str:
     return f"{server.url}/login?code={made.json()['code']}"
 
 
-def open_console(browser: Browser, link: str, width: int = 1440, scheme: str = "light") -> tuple[Page, list[str]]:
+def open_console(browser: Browser, link: str, width: int = 1440) -> tuple[Page, list[str]]:
     """The ask page, logged in, and the list that its errors will go to."""
-    height = 900 if width > 600 else 740
-    context = browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme="dark" if scheme == "dark" else "light"
-    )
+    context = browser.new_context(viewport={"width": width, "height": 900 if width > 600 else 740})
     page = context.new_page()
     errors: list[str] = []
     page.on("console", lambda said: errors.append(said.text) if said.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(link)
     return page, errors
+
+
+@pytest.fixture
+def axe(node_modules: Path) -> str:
+    """axe-core, as a script."""
+    return (node_modules / "axe-core" / "axe.min.js").read_text()
+
+
+def look(page: Page, axe: str, name: str) -> None:
+    """What holds of every page in both schemes: it fits, and axe-core finds nothing serious. Keeps screenshots."""
+    width = page.viewport_size["width"] if page.viewport_size else 0
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+        assert_fits(page)
+        page.evaluate(axe)
+        found = page.evaluate("axe.run().then(({ violations }) => violations)")
+        serious = [f for f in found if f["impact"] in ("serious", "critical")]
+        assert not serious, [(f["id"], f["help"], [n["html"] for n in f["nodes"]]) for f in serious]
+        page.screenshot(
+            path=SCREENSHOTS / f"{name}-{width}-{scheme}.png", full_page=page.locator("body.operating").count() > 0
+        )
 
 
 def assert_fits(page: Page) -> None:
@@ -96,14 +114,13 @@ def assert_fits(page: Page) -> None:
 # -- asking ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (360, "dark")])
+@pytest.mark.parametrize("width", [1440, 360])
 def test_a_person_asks_and_reads_the_source(
-    browser: Browser, http: APIRequestContext, server: Server, width: int, scheme: str
+    browser: Browser, http: APIRequestContext, server: Server, axe: str, width: int
 ) -> None:
-    page, errors = open_console(browser, login_link(http, server), width, scheme)
+    page, errors = open_console(browser, login_link(http, server), width)
     expect(page).to_have_url(f"{server.url}/")
-    assert_fits(page)
-    page.screenshot(path=SCREENSHOTS / f"ask-{width}.png")
+    look(page, axe, "ask")
     page.get_by_label("App", exact=True).select_option("helpdesk")
     expect(page.locator("#answers")).to_have_text(re.compile(r"^helpdesk@\d+ · poc$"))
     question = page.get_by_label("Question", exact=True)
@@ -120,8 +137,7 @@ def test_a_person_asks_and_reads_the_source(
     source = page.locator(".source").first
     expect(source).to_contain_text("Annual leave in Leeds")
     expect(source.locator("blockquote")).to_contain_text("25 days")
-    assert_fits(page)
-    page.screenshot(path=SCREENSHOTS / f"answer-{width}.png")
+    look(page, axe, "answer")
 
     marker.focus()
     marker.press("Enter")
@@ -132,8 +148,7 @@ def test_a_person_asks_and_reads_the_source(
     assert marked in quote or quote in marked
     assert "25 days" in marked
     expect(dialog.locator("#passage-text")).to_contain_text("one twelfth")  # the passage goes on after the quote
-    assert_fits(page)
-    page.screenshot(path=SCREENSHOTS / f"passage-{width}.png")
+    look(page, axe, "passage")
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     expect(marker).to_be_focused()
@@ -209,6 +224,125 @@ def test_a_refusal_is_shown_in_the_servers_words(browser: Browser, http: APIRequ
     problem = page.locator(".turn").get_by_role("alert")
     expect(problem).to_contain_text("There is no answer. No valid API key was given")
     page.context.close()
+
+
+# -- operations -----------------------------------------------------------------------------------
+
+
+def ask(http: APIRequestContext, server: Server, model: str, question: str) -> str:
+    """Asks; the request's id."""
+    said = {"model": model, "messages": [{"role": "user", "content": question}]}
+    answer = http.post("/v1/chat/completions", data=said, headers={"authorization": f"Bearer {server.owner_key}"})
+    assert answer.ok, answer.text()
+    return answer.headers["x-proveout-request"]
+
+
+@pytest.mark.parametrize("width", [1440, 360])
+def test_an_operator_sees_what_runs_what_it_costs_and_the_last_requests(
+    browser: Browser, http: APIRequestContext, server: Server, axe: str, width: int
+) -> None:
+    answered = ask(http, server, "echo", "heard by nobody else")
+    refused = ask(http, server, "helpdesk", "Who won the football world cup of 1998?")
+    page, errors = open_console(browser, login_link(http, server), width)
+    page.get_by_role("link", name="Operations").click()
+    running = page.get_by_role("region", name="Running")
+    expect(running.get_by_role("row", name=re.compile(r"^helpdesk poc \d+ .*(just now|ago)"))).to_be_visible()
+    expect(running.get_by_role("row", name=re.compile("all-minilm-l6-v2"))).to_contain_text("loaded")
+    expect(running).to_contain_text(re.compile(r"Server\s*ready\s*Database\s*Postgres 18"))
+    expect(page.get_by_role("img")).to_have_count(2)
+    page.get_by_text("The numbers of both charts").press("Enter")
+    expect(page.get_by_role("region", name="Load").get_by_role("row")).to_have_count(25)
+    look(page, axe, "operations")
+
+    page.get_by_role("navigation", name="Cost by").get_by_role("link", name="Model").press("Enter")
+    expect(page.get_by_role("table", name="Cost by model").get_by_role("row", name=re.compile("^echo"))).to_be_visible()
+    page.get_by_role("navigation", name="Period").get_by_role("link", name="7 days").click()
+    expect(page.get_by_role("table", name="Cost by model")).to_be_visible()  # what was chosen before stays
+    page.get_by_label("Outcome").select_option("refused")
+    page.get_by_role("button", name="Filter").press("Enter")
+    expect(page).to_have_url(re.compile(r"\?period=7d&by=model&app=&outcome=refused"))
+    expect(page.locator(f"#{refused}")).to_be_visible()
+    expect(page.locator(f"#{answered}")).to_have_count(0)
+
+    page.locator(f"#{refused}").press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text(refused)
+    expect(page.get_by_role("region", name="Intent")).to_contain_text(
+        re.compile(r"helpdesk@\d+, serving poc\s*sha256:")
+    )
+    expect(page.get_by_role("region", name="Completion")).to_contain_text(re.compile(r"Outcome\s*refused"))
+    expect(page.locator("main")).not_to_contain_text("football")
+    look(page, axe, "request")
+    assert errors == []
+    page.context.close()
+
+
+def test_the_page_keeps_itself_fresh_unless_told_not_to(
+    browser: Browser, http: APIRequestContext, server: Server
+) -> None:
+    first = ask(http, server, "echo", "one")
+    page, errors = open_console(browser, login_link(http, server))
+    page.goto(f"{server.url}/operations")
+    page.locator(f"#{first}").focus()
+    looks_again = "document.dispatchEvent(new Event('visibilitychange'))"  # as when one comes back to the page
+    second = ask(http, server, "echo", "two")
+    page.evaluate(looks_again)
+    expect(page.locator(f"#{second}")).to_be_visible()
+    expect(page.locator(f"#{first}")).to_be_focused()
+    page.get_by_role("button", name="Live").click()
+    third = ask(http, server, "echo", "three")
+    page.evaluate(looks_again)
+    page.wait_for_timeout(500)
+    expect(page.locator(f"#{third}")).to_have_count(0)
+    page.get_by_role("button", name="Live").click()
+    expect(page.locator(f"#{third}")).to_be_visible()
+    assert errors == []
+    page.context.close()
+
+
+def test_only_who_may_read_requests_sees_operations(
+    browser: Browser, http: APIRequestContext, server: Server, axe: str
+) -> None:
+    owner = {"authorization": f"Bearer {server.owner_key}"}
+    made = http.post("/api/v1/keys", data={"name": "anybody"}, headers=owner).json()
+    request = ask(http, server, "echo", "one")
+    for path in ("/operations", f"/operations/requests/{request}"):
+        assert http.get(path, headers=PAGE | owner).status == 200
+        anonymous = http.get(path, headers=PAGE)
+        assert anonymous.status == 401 and "proveout login" in anonymous.text()
+        other = http.get(path, headers=PAGE | {"authorization": f"Bearer {made['key']}"})
+        assert other.status == 404 and "requests:read" in other.text() and "Running" not in other.text()
+        assert other.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+    context = browser.new_context(extra_http_headers={"authorization": f"Bearer {made['key']}"})
+    page = context.new_page()
+    page.goto(server.url)
+    expect(page.get_by_role("navigation", name="Console").get_by_role("link")).to_have_text(["Ask"])
+    page.goto(f"{server.url}/operations")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Not here, or not for your key")
+    look(page, axe, "refused")
+    context.close()
+
+
+def test_operations_need_no_script_and_say_what_is_wrong_with_an_address(
+    http: APIRequestContext, server: Server
+) -> None:
+    owner = PAGE | {"authorization": f"Bearer {server.owner_key}"}
+    request = ask(http, server, "echo", "one")
+    page = http.get("/operations?by=day", headers=owner)
+    assert (
+        request in page.text()
+        and "Older requests" not in http.get("/operations?before=2000-01-01T00:00:00Z", headers=owner).text()
+    )
+    assert not re.search(r"<style| style=| on[a-z]+=", page.text())
+    for query, key in (
+        ("period=1y", "period"),
+        ("by=mood", "by"),
+        ("outcome=fine", "outcome"),
+        ("before=noon", "before"),
+    ):
+        wrong = http.get(f"/operations?{query}", headers=owner)
+        assert wrong.status == 400 and f"{key}: " in wrong.text()
+    unknown = http.get("/operations/requests/req_nothing", headers=owner)
+    assert unknown.status == 404 and "There is no request req_nothing" in unknown.text()
 
 
 # -- coming and going -----------------------------------------------------------------------------

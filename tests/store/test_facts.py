@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from bases import Bases
+from bases import run as run_bases
 from proveout.domain import Manifest, ModelChoice, ModelUse, Parameters, PromptTexts, Scope
 from proveout.store.configuration import load
 from proveout.store.pool import Store, as_json
@@ -52,31 +54,14 @@ def test_facts_that_change_are_a_new_version_of_the_same_release(dsn: str) -> No
 
 
 def test_a_snapshot_s_documents_as_far_as_the_scope_sees_them(dsn: str) -> None:
-    async def work(store: Store) -> None:
+    async def work(bases: Bases) -> None:
         where = {"workspace": "default", "knowledge": "kb"}
-        versions = []
-        async with store.within(Scope.system("default", "test")) as session:
-            for document, readers in (("open.md", ["everyone"]), ("hr.md", ["group:hr"])):
-                await session.run("documents.put", **where, id=document, readers=readers)
-                row = await session.row(
-                    "versions.insert", **where, document=document, digest=f"d-{document}", pipeline="p", sealed=b"x"
-                )
-                assert row is not None
-                versions.append(row["id"])
-            await session.run(
-                "snapshots.insert", **where, digest="s", pipeline="p", versions=versions, chunks=[], lengths=b"",
-                problems=as_json([]),
-            )  # fmt: skip
-        seen = {}
-        for groups in (frozenset[str](), frozenset({"hr"})):
-            async with store.within(Scope("default", "ann", groups)) as session:
-                row = await session.row("snapshots.documents", **where, snapshot="s")
-                assert row is not None and row["total"] == 2
-                seen[groups] = row["digests"]
+        files = {"open.md": b"Open.", "hr.md": b"Closed."}
+        made = await bases.folder(where["workspace"], where["knowledge"], files, {"hr.md": ["group:hr"]})
+        for groups, documents in ((frozenset[str](), {"open.md"}), (frozenset({"hr"}), {"open.md", "hr.md"})):
+            async with bases.store.within(Scope("default", "ann", groups)) as session:
+                row = await session.row("snapshots.documents", **where, snapshot=made.digest)
+                assert row is not None and row["total"] == 2 and set(row["digests"]) == documents
                 assert await session.row("snapshots.documents", **where, snapshot="other") is None
-        assert seen == {
-            frozenset(): {"open.md": "d-open.md"},
-            frozenset({"hr"}): {"open.md": "d-open.md", "hr.md": "d-hr.md"},
-        }
 
-    run(dsn, work)
+    run_bases(dsn, ["default"], work)

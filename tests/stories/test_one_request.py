@@ -1,9 +1,13 @@
-"""One request, as a user meets it: a question, a streamed and cited answer, and its record."""
+"""One request, as a user meets it: a question, a streamed and cited answer, and its record; and its app, as its owner
+does: a release, a change, another release."""
 
 from __future__ import annotations
 
 import json
 import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -22,6 +26,90 @@ def get(server: Server, path: str) -> dict[str, object]:
     request = urllib.request.Request(server.url + path, headers={"Authorization": f"Bearer {server.owner_key}"})
     with urllib.request.urlopen(request) as response:
         return dict(json.load(response))
+
+
+APP = {
+    "app.yaml": """\
+app: tutorial
+purpose: Answer employees' questions on leave.
+owners: {accountable: people@example.com}
+model: {use: local/smollm2-135m-instruct}
+knowledge: [{name: leave, source: leave}]
+""",
+    "leave/annual-leave.md": "# Annual leave\n\nFull-time employees in Leeds get 25 days of annual leave a year.\n",
+    "leave/sick-leave.md": "# Sick leave\n\nSick leave needs a doctor's note from the fourth day on.\n",
+}
+
+
+def test_from_a_question_to_its_proof(server: Server, client: openai.OpenAI, app_folder: Callable[..., Path]) -> None:
+    """The whole story; each step builds on those above it."""
+    folder = app_folder(APP, "tutorial")
+
+    def proveout(*arguments: str) -> dict[str, Any]:
+        done = server.cli(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+    def ask(question: str) -> tuple[str, dict[str, Any]]:
+        answer = client.chat.completions.create(model="tutorial", messages=[{"role": "user", "content": question}])
+        assert answer.model_extra is not None
+        return answer.choices[0].message.content or "", answer.model_extra["proveout"]
+
+    # 1. A folder becomes a release: a number, and a digest of everything that decides its answers.
+    first = proveout("release", "create", str(folder))
+    assert first["number"] == 1 and first["digest"].startswith("sha256:")
+
+    # 2. Stable in a stage, it is served by the app's name.
+    proveout("release", "promote", "tutorial@1", "--to", "poc")
+
+    # 3. A question is answered from the app's documents, and the answer says from which.
+    before, about_before = ask(QUESTION)
+    assert "25 days" in before and about_before["grounded"] is True
+    assert about_before["citations"][0]["document"] == "annual-leave.md"
+
+    # 4. The handbook changes. What is served does not: a release is what it was made of.
+    leave = folder / "leave" / "annual-leave.md"
+    leave.write_text(leave.read_text().replace("25 days", "28 days"))
+    assert "25 days" in ask(QUESTION)[0]
+
+    # 5. The changed folder becomes the next release.
+    second = proveout("release", "create", str(folder))
+    assert second["number"] == 2 and second["digest"] != first["digest"]
+
+    # 6. What is different is told before anybody is served by it: one document, and nothing else.
+    told = proveout("release", "diff", "tutorial@1", "tutorial@2")
+    (corpus,) = told["knowledge"]
+    assert (corpus["added"], corpus["removed"], corpus["changed"]) == ([], [], ["annual-leave.md"])
+    assert [change["key"] for change in told["changes"]] == [] and told["prompts"] == {}
+
+    # 7. The same question is answered from the new document.
+    proveout("release", "promote", "tutorial@2", "--to", "poc")
+    after, about_after = ask(QUESTION)
+    assert "28 days" in after and "25 days" not in after
+
+    # 8. Each answer is on record, with the release that gave it.
+    for about, release in ((about_before, first), (about_after, second)):
+        record = get(server, f"/api/v1/requests/{about['request']}")
+        assert (record["release"], record["release_digest"]) == (release["number"], release["digest"])
+        assert record["outcome"] == "answered" and record["app"] == "tutorial"
+
+
+def test_a_client_is_told_that_its_instructions_have_no_part(client: openai.OpenAI) -> None:
+    """An app's instructions are those of its release, which were tested; a client often sends some by habit."""
+
+    def ignored(*roles: str) -> object:
+        messages: Any = [{"role": role, "content": "Answer in French."} for role in roles]
+        answer = client.chat.completions.create(
+            model="helpdesk", messages=[*messages, {"role": "user", "content": QUESTION}], max_tokens=8
+        )
+        assert "25 days" in (answer.choices[0].message.content or "") and answer.model_extra is not None
+        return answer.model_extra["proveout"]["ignored"]
+
+    assert [ignored(), ignored("developer", "system")] == [[], ["system"]]
+    direct = client.chat.completions.create(
+        model="echo", messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello."}]
+    )
+    assert direct.model_extra is not None and direct.model_extra["proveout"]["ignored"] == []
 
 
 def test_what_up_prints_is_enough_to_begin(server: Server) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import urllib.error
+import urllib.request
 from typing import Any
 
 import openai
@@ -84,3 +86,52 @@ def test_an_oversized_body_is_413(client: openai.OpenAI) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
         client.chat.completions.create(model="echo", messages=say("x" * (5 << 20)))
     assert caught.value.status_code == 413
+
+
+# -- the support check on its own -----------------------------------------------------------------
+
+LEAVE = "Employees in Leeds receive 25 days of annual leave. Unused days are not paid out."
+
+
+def check_support(server: Server, body: object, key: str | None = None) -> tuple[int, Any]:
+    request = urllib.request.Request(f"{server.url}/api/v1/guard/support", json.dumps(body).encode())
+    request.add_header("authorization", f"Bearer {key or server.owner_key}")
+    request.add_header("content-type", "application/json")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_an_answer_made_elsewhere_is_checked_sentence_by_sentence(server: Server) -> None:
+    key = json.loads(server.cli("key", "create", "checker", "--json").stdout)["key"]  # any key may ask
+    answer = "Employees in Leeds receive 25 days of annual leave. Unused days are paid out."
+    passages = ["Pool cars are booked in the portal.", {"text": LEAVE, "document": "leave.md", "score": 0.9}]
+    status, found = check_support(server, {"answer": answer, "passages": passages}, key)
+    assert status == 200 and found["score"] == 0.5
+    first, second = found["sentences"]
+    assert first["text"] == "Employees in Leeds receive 25 days of annual leave."
+    assert first["supported"] is True and first["passage"] == 1 and first["score"] > 0.9
+    assert second["supported"] is False and 0 <= second["score"] < first["score"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"answer": "x" * 20_001, "passages": [LEAVE]}, 400),
+        ({"answer": "Yes.", "passages": ["x"] * 101}, 400),
+        ({"answer": "Yes.", "passages": ["x" * 200_001]}, 400),
+        ({"answer": "", "passages": [LEAVE]}, 400),
+        ({"answer": "   ", "passages": [LEAVE]}, 400),
+        ({"passages": [LEAVE]}, 400),
+        ({"answer": "Yes.", "passages": [LEAVE], "app": "helpdesk"}, 400),
+    ],
+)
+def test_what_the_support_check_cannot_take_is_400(server: Server, body: object, status: int) -> None:
+    assert check_support(server, body)[0] == status
+
+
+def test_the_support_check_wants_a_key(server: Server) -> None:
+    assert check_support(server, {"answer": "Yes.", "passages": []}, "po_wrong")[0] == 401
+    assert check_support(server, {"answer": "Yes, it is so.", "passages": []})[1]["score"] == 0

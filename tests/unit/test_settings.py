@@ -19,6 +19,26 @@ def test_timeouts_of_a_provider(tmp_path: Path) -> None:
     assert settings(tmp_path, default).providers[0].timeouts == Timeouts()
 
 
+def test_models_that_know_the_bound_by_another_name(tmp_path: Path) -> None:
+    models = "{o9: {max_tokens_field: max_completion_tokens}, plain: {version: '1'}}"
+    given = f"providers: {{acme: {{base_url: https://acme.example/v1, models: {models}}}}}"
+    assert settings(tmp_path, given).providers[0].reasoning == {"o9"}
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("", [True, True, True]),
+        ("capture: none", [False, False, False]),
+        ("capture: {apps: {desk: none}}", [True, True, False]),
+        ("capture: {default: none, apps: {desk: sealed}}", [False, False, True]),
+    ],
+)
+def test_whose_content_is_kept(tmp_path: Path, text: str, kept: list[bool]) -> None:
+    capture = settings(tmp_path, text).capture
+    assert [capture.keeps(app) for app in (None, "other", "desk")] == kept
+
+
 def test_scripts_of_fakes(tmp_path: Path) -> None:
     desk, dice = settings(
         tmp_path,
@@ -49,6 +69,7 @@ def test_scripts_of_fakes(tmp_path: Path) -> None:
         ("echo: {desk: {replies: {'what (': x}}}", "echo.desk.replies"),
         ("echo: {desk: {delay: 2}}", "echo.desk.delay"),
         ("echo: {a/b: {}}", "echo"),
+        ("capture: {apps: {desk: often}}", "capture"),
         ("providers: {acme: {base_url: https://a.example/v1, timeouts: {first: 0}}}", "providers.acme.timeouts.first"),
     ],
 )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
+from typing import Any
 
 from proveout.access.rights import ROLES
 from proveout.domain import Directory, Key, Principal, Right
 from proveout.errors import InvalidInput, NotFound, Unauthenticated
+from proveout.store.events import Kind, note
 from proveout.store.pool import Row, Store
 
 _LOGIN_MINUTES = 15
@@ -41,14 +43,14 @@ def require(principal: Principal, right: Right) -> None:
 
 async def create_key(
     store: Store,
-    workspace: str,
+    principal: Principal,
     name: str,
     role: str = "user",
     groups: Sequence[str] = (),
     apps: Sequence[str] | None = None,
     models: Sequence[str] = (),
 ) -> tuple[Key, str]:
-    """Makes a key; its text is answered once and kept nowhere. Raises InvalidInput."""
+    """Makes a key of the principal's workspace; its text is answered once and kept nowhere. Raises InvalidInput."""
     if role not in ROLES:
         raise InvalidInput(f"role: {role!r} is not one of {', '.join(ROLES)}.")
     if role == "owner":
@@ -57,7 +59,7 @@ async def create_key(
     key = Key(
         id=f"key_{secrets.token_hex(8)}",
         name=name,
-        workspace=workspace,
+        workspace=principal.key.workspace,
         role=role,
         groups=frozenset(groups),
         apps=None if apps is None else frozenset(apps),
@@ -66,16 +68,23 @@ async def create_key(
     async with store.unscoped() as session:
         await session.run(
             "keys.insert",
-            id=key.id,
-            workspace=workspace,
-            name=name,
-            role=role,
+            workspace=key.workspace,
             digest=digest(text),
-            groups=sorted(key.groups),
-            apps=None if key.apps is None else sorted(key.apps),
-            models=sorted(key.models),
+            **(about := _about(key)),
         )
+        await note(session, key.workspace, Kind.KEY_CREATED, principal.key.id, about)
     return key, text
+
+
+def _about(key: Key) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "role": key.role,
+        "groups": sorted(key.groups),
+        "apps": None if key.apps is None else sorted(key.apps),
+        "models": sorted(key.models),
+    }
 
 
 def new_key_text() -> str:
@@ -104,6 +113,7 @@ async def revoke_key(store: Store, principal: Principal, key: str) -> None:
     async with store.unscoped() as session:
         if await session.row("keys.revoke", id=key, workspace=principal.key.workspace) is None:
             raise NotFound(f"There is no key {key} that could be revoked.")
+        await note(session, principal.key.workspace, Kind.KEY_REVOKED, principal.key.id, {"id": key})
 
 
 async def create_login(store: Store, principal: Principal) -> str:
@@ -119,6 +129,7 @@ async def take_login(store: Store, code: str) -> str:
     """Uses a one-time code up; answers with its key's id. Raises Unauthenticated."""
     async with store.unscoped() as session:
         row = await session.row("logins.take", digest=digest(code))
-    if row is None:
-        raise Unauthenticated("This login link was used already or is too old: make one with `proveout login`.")
+        if row is None:
+            raise Unauthenticated("This login link was used already or is too old: make one with `proveout login`.")
+        await note(session, row["workspace"], Kind.LOGIN_USED, row["key"], {})
     return str(row["key"])

@@ -19,6 +19,7 @@ ROLES: Mapping[str, frozenset[Right]] = {
             Right.REQUESTS_READ,
         }
     ),
+    "publisher": frozenset({Right.KNOWLEDGE_SEARCH, Right.KNOWLEDGE_WRITE}),
     "user": frozenset({Right.APPS_ASK, Right.KNOWLEDGE_SEARCH}),
 }
 """`user` is what a new key gets unless it names another role."""

@@ -7,31 +7,43 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from proveout.domain import WORKSPACE, Directory, Scope
 from proveout.edge.telemetry import Telemetry, open_telemetry
 from proveout.engine import weights
 from proveout.engine.catalogue import Catalogue, Provider
+from proveout.engine.local import local_models
 from proveout.errors import ProveoutError, StartRefused
 from proveout.evals.runner import RunEvaluation
 from proveout.jobs.runtime import Job, Jobs
+from proveout.ledger.erase import Erase
+from proveout.ledger.integrate import Integrator, LogKeys
 from proveout.ledger.journal import Journal
+from proveout.ledger.log import Log
 from proveout.ledger.payloads import Payloads
-from proveout.releases.create import CreateRelease
+from proveout.releases.create import CreateRelease, Sync
 from proveout.retrieval.ingest import Ingester
 from proveout.retrieval.search import Searcher
+from proveout.retrieval.versions import Versions
 from proveout.serving.call import Rooms
 from proveout.settings import ProviderSettings, Settings
 from proveout.store.configuration import load
 from proveout.store.pool import Store
+from proveout.store.postgres import is_full
 from proveout.store.sealing import MASTER_KEY_FILE, Keyring, read_master_key
 
 CREATE_RELEASE = "create-release"
+ERASE = "erase"
 EVALUATE = "evaluate"
+PUSH = "push"
+ROLLBACK = "rollback-knowledge"
+SYNC = "sync"
 
 _REFRESH_SECONDS = 0.5
 _EXPIRE_SECONDS = 3600.0
+_INTEGRATE_SECONDS = 0.25
 _GATEWAY_CONNECTIONS = 4  # and one that listens, one for the journal, two for jobs: 8
 _WORKER_CONNECTIONS = 4  # and one that listens, one for the journal, one for the slot, five for jobs: 12
 
@@ -74,6 +86,7 @@ class Ground:
     directory: Configuration
     rooms: Rooms
     telemetry: Telemetry
+    log_keys: LogKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +94,7 @@ class Gateway(Ground):
     """The rooms of a gateway."""
 
     jobs: Jobs
+    log: Log
 
 
 @asynccontextmanager
@@ -90,7 +104,15 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         jobs = Jobs(database(settings))
         try:
             yield Gateway(
-                ground.settings, ground.store, ground.keyring, ground.directory, ground.rooms, ground.telemetry, jobs
+                ground.settings,
+                ground.store,
+                ground.keyring,
+                ground.directory,
+                ground.rooms,
+                ground.telemetry,
+                ground.log_keys,
+                jobs,
+                Log(ground.store, ground.log_keys),
             )
         finally:
             jobs.close()
@@ -102,13 +124,22 @@ async def worker(settings: Settings) -> AsyncIterator[Mapping[str, Job]]:
     async with _ground(settings, _WORKER_CONNECTIONS) as ground:
         catalogue = ground.rooms.catalogue
         embedder = catalogue.digest(f"local/{weights.EMBEDDER}")
-        ingester = Ingester(ground.store, ground.keyring, catalogue.embed, embedder)
-        expiring = asyncio.create_task(_expire(Payloads(ground.store, ground.keyring)))
+        versions = Versions(ground.store, ground.keyring, catalogue.embed, embedder)
+        ingester = Ingester(ground.store, ground.keyring, versions)
+        tasks = [
+            asyncio.create_task(_expire(ground.rooms.payloads)),
+            asyncio.create_task(_integrate(ground.store, Integrator(ground.store, ground.log_keys))),
+        ]
         yield {
             CREATE_RELEASE: CreateRelease(ground.store, ground.keyring, ingester, catalogue),
+            PUSH: ingester.push,
+            ROLLBACK: ingester.rollback,
+            SYNC: Sync(ground.store, ground.keyring, ingester),
+            ERASE: Erase(ground.store, database(settings)),
             EVALUATE: RunEvaluation(ground.store, ground.keyring, ground.rooms),
         }
-        await _cancel(expiring)
+        for task in tasks:
+            await _cancel(task)
 
 
 def database(settings: Settings) -> str:
@@ -128,7 +159,7 @@ async def _ground(settings: Settings, connections: int) -> AsyncIterator[Ground]
         stack.push_async_callback(asyncio.to_thread, telemetry.close)  # what is left is sent
         keyring = Keyring(read_master_key(settings.master_key, settings.data / MASTER_KEY_FILE))
         directory = Configuration(store, await load(store))
-        journal = Journal(store)
+        journal = Journal(store, partial(is_full, settings.data / "postgres"))
         catalogue = await asyncio.to_thread(_catalogue, settings)
         stack.push_async_callback(catalogue.close)
         for task in (directory.run(), journal.run()):
@@ -139,20 +170,25 @@ async def _ground(settings: Settings, connections: int) -> AsyncIterator[Ground]
             searcher=Searcher(store, keyring, catalogue.embed),
             embed=catalogue.embed,
             journal=journal,
-            payloads=Payloads(store, keyring) if settings.capture == "sealed" else None,
+            payloads=Payloads(store, keyring, lambda: directory().version),
+            captures=settings.capture.keeps,
             default=settings.default,
             observe=telemetry.observe,
         )
-        yield Ground(settings, store, keyring, directory, rooms, telemetry)
+        log_keys = LogKeys(keyring, settings.ledger.origin)
+        yield Ground(settings, store, keyring, directory, rooms, telemetry, log_keys)
 
 
 def _catalogue(settings: Settings) -> Catalogue:
     if settings.engine is None:
         raise StartRefused("No engine was named: set PROVEOUT_ENGINE, or start with `proveout up`.")
-    found = (weights.generator(), weights.embedder())
-    cache = settings.data / "cache"
-    digests = {w.name: weights.digest(w, cache) for w in found}
-    return Catalogue([_provider(p) for p in settings.providers], Path(settings.engine), digests, settings.echo)
+    return Catalogue(
+        [_provider(p) for p in settings.providers],
+        Path(settings.engine),
+        local_models(settings),
+        settings.echo,
+        settings.serve,
+    )
 
 
 def _provider(given: ProviderSettings) -> Provider:
@@ -165,6 +201,7 @@ def _provider(given: ProviderSettings) -> Provider:
         versions=given.versions,
         region=given.region,
         timeouts=given.timeouts,
+        reasoning=given.reasoning,
     )
 
 
@@ -176,6 +213,20 @@ async def _expire(payloads: Payloads) -> None:
         except ProveoutError as error:
             log.warning("old payloads not deleted: %s", error.message)
         await asyncio.sleep(_EXPIRE_SECONDS)
+
+
+async def _integrate(store: Store, integrator: Integrator) -> None:
+    """Takes every workspace's events into its log, a few times a second, until cancelled."""
+    while True:
+        try:
+            async with store.unscoped() as session:
+                workspaces = [row["name"] for row in await session.fetch("log.workspaces")]
+            for workspace in workspaces:
+                while await integrator.integrate(Scope.system(workspace, "ledger")):
+                    pass
+        except ProveoutError as error:
+            log.warning("events not taken into the log: %s", error.message)
+        await asyncio.sleep(_INTEGRATE_SECONDS)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from proveout.domain import Price, Timeouts
+from proveout.domain import ModelUse, Price, Timeouts
 from proveout.engine.echo import Echo
+from proveout.engine.local import LocalModel
 from proveout.engine.model import Model
 from proveout.engine.remote import Remote
-from proveout.engine.weights import EMBEDDER, GENERATOR
+from proveout.engine.weights import EMBEDDER
 from proveout.errors import NotFound
-from proveout.settings import EchoSettings
+from proveout.settings import ROLES, EchoSettings, Role
 
 ECHO = "echo"
 LOCAL = "local"
@@ -42,6 +43,7 @@ class Provider:
     versions: Mapping[str, str] = field(default_factory=dict)
     region: str = ""
     timeouts: Timeouts = Timeouts()
+    reasoning: frozenset[str] = frozenset()  # models that take max_completion_tokens, not max_tokens
 
     def __post_init__(self) -> None:
         if self.name in (LOCAL, ECHO) or "/" in self.name or not self.name:
@@ -54,19 +56,24 @@ def _embedded_runtime() -> str:
 
 
 class Catalogue:
-    """The models of this server. `digests` holds the embedded models' (`weights.digest`) by their names."""
+    """The models of this server. Local models of other roles than those of `serve` are known, but not named."""
 
     def __init__(
         self,
         providers: Sequence[Provider],
         engine: Path,
-        digests: Mapping[str, str],
+        local: Sequence[LocalModel],
         scripts: Sequence[EchoSettings] = (),
+        serve: Sequence[Role] = ROLES,
     ) -> None:
         self._providers = {p.name: p for p in providers}
-        self._remotes = {p.name: Remote(p.base_url, p.api_key, name=p.name, timeouts=p.timeouts) for p in providers}
-        self._local = Remote("http://engine/v1", name="The embedded engine", socket_path=engine)
-        self._digests = dict(digests)
+        self._remotes = {
+            p.name: Remote(p.base_url, p.api_key, name=p.name, timeouts=p.timeouts, reasoning=p.reasoning)
+            for p in providers
+        }
+        self._engine = Remote("http://engine/v1", name="The local engine", socket_path=engine)
+        self._local = {f"{LOCAL}/{model.name}": model for model in local}
+        self._served = {name: model.role for name, model in self._local.items() if model.role in serve}
         self._scripts = {f"{ECHO}/{s.name}": s for s in scripts}
         self._echoes = {ECHO: Echo(), **{name: Echo(script) for name, script in self._scripts.items()}}
 
@@ -75,15 +82,32 @@ class Catalogue:
         if name in self._echoes:
             return self._echoes[name], name
         provider, _, model = name.partition("/")
-        if provider == LOCAL and model == GENERATOR:
-            return self._local, model
+        if self._served.get(name) == "chat":
+            return self._engine, model
         if provider in self._remotes and model:
             return self._remotes[provider], model
         raise NotFound(f"There is no model {name!r}; there are: {', '.join(self.names())}.")
 
-    def takes_options(self, name: str) -> bool:
-        """Whether the model takes more than text and sampling parameters: tools, images, a schema, and so on."""
-        return not name.startswith(f"{LOCAL}/")
+    def local(self, name: str) -> ModelUse | None:
+        """What a release pins of a local model; None for what is none."""
+        model = self._local.get(name)
+        if model is None:
+            return None
+        if model.template is None:
+            return ModelUse(name, model.digest)
+        return ModelUse(name, model.digest, model.mode, model.template.digest)
+
+    def use(self, name: str) -> ModelUse:
+        """What a release pins of a model. Raises NotFound."""
+        return self.local(name) or ModelUse(name, self.digest(name))
+
+    def takes(self, name: str, *needs: str) -> bool:
+        """Whether the model takes these fields of OpenAI's protocol; `messages` are turns with more than text.
+
+        Of a provider's model it is not known before: the provider says so itself.
+        """
+        model = self._local.get(name)
+        return model is None or model.takes.issuperset(needs)
 
     def digest(self, name: str) -> str:
         """What decides a model's answers, `sha256:…`: weights, or name and declared version. Raises NotFound.
@@ -91,8 +115,8 @@ class Catalogue:
         The same on every machine: neither paths nor base URLs enter it. Knows `local/` embedders too.
         """
         provider, _, model = name.partition("/")
-        if provider == LOCAL and model in self._digests:
-            return self._digests[model]
+        if name in self._local:
+            return self._local[name].digest
         self.resolve(name)
         if name in self._scripts:
             script = json.dumps(asdict(self._scripts[name]), sort_keys=True)
@@ -103,7 +127,7 @@ class Catalogue:
     def price(self, name: str) -> Price | None:
         """USD per million tokens; None when the provider's model has no price. Raises NotFound."""
         provider, _, model = name.partition("/")
-        if not (provider == LOCAL and model in self._digests):
+        if name not in self._local:
             self.resolve(name)
         if provider not in self._providers:
             return FREE
@@ -124,30 +148,34 @@ class Catalogue:
             for p in self._providers.values()
             for model in sorted(p.prices.keys() | p.versions.keys())
         ]
-        return [f"{LOCAL}/{GENERATOR}", *self._echoes, *declared]
+        return [*(n for n, role in self._served.items() if role == "chat"), *self._echoes, *declared]
 
     def embedders(self) -> list[str]:
         """The models known to make embeddings and nothing else."""
-        return [f"{LOCAL}/{EMBEDDER}"]
+        return [name for name, role in self._served.items() if role == "embed"]
 
     def embedder(self, name: str) -> tuple[Remote, str]:
         """The model and the name it has upstream. Raises NotFound."""
         provider, _, model = name.partition("/")
-        if provider == LOCAL and model == EMBEDDER:
-            return self._local, model
+        if self._served.get(name) == "embed":
+            return self._engine, model
         if provider in self._remotes and model:
             return self._remotes[provider], model
-        raise NotFound(f"The model {name!r} makes no embeddings: use {LOCAL}/{EMBEDDER}, or a provider's.")
+        raise NotFound(f"The model {name!r} makes no embeddings: use {' or '.join(self.embedders())}, or a provider's.")
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors of the embedded encoder, float32 [n, 384]. Raises as `Remote.embed` does."""
-        return await self._local.embed(texts, EMBEDDER)
+        return await self._engine.embed(texts, EMBEDDER)
+
+    async def match(self, question: str, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Cosines [texts, words] of a question's content words with a few texts. Raises as `Remote.match` does."""
+        return await self._engine.match(question, texts, EMBEDDER)
 
     async def check(self) -> None:
         """Returns when the embedded models are loaded. Raises Unavailable, saying which is not."""
-        await self._local.check()
+        await self._engine.check()
 
     async def close(self) -> None:
         """Close every connection."""
-        for remote in (self._local, *self._remotes.values()):
+        for remote in (self._engine, *self._remotes.values()):
             await remote.close()

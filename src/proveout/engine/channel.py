@@ -14,7 +14,7 @@ import selectors
 import socket
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -23,7 +23,7 @@ from proveout.errors import InvalidInput, ProveoutError, Truncated, Unavailable,
 
 MAX_FRAME = 64 << 20
 MAX_UNREAD = 8 << 20  # bytes kept for a client that does not read before it is cut off
-GREETING = 4.0  # seconds until `Accepted`: more than any step of a model takes, and most restarts
+GREETING = 6.0  # seconds until `Accepted`: more than any step of a model takes, and most restarts
 
 FailureCode = Literal["overloaded", "invalid_request", "failed"]
 
@@ -33,14 +33,30 @@ class Ping(msgspec.Struct, tag="ping", frozen=True):
 
 
 class Generate(msgspec.Struct, tag="generate", frozen=True):
-    """Messages are (role, content). Answered by `Piece`s and one `Done`, or `Failed`."""
+    """Answered by `Piece`s, `ToolPiece`s and one `Done`, or `Failed`.
 
-    messages: list[tuple[str, str]]
+    `turns` are in the form of chat templates: OpenAI's messages, with text as content and the arguments of calls as
+    values. A text in their place goes to the model as it is. `schema` is JSON Schema (`schema.checked`) that the
+    answer is held to; `tools` are OpenAI's, `choice` is `auto`, `required`, or the name of the tool to call.
+    """
+
+    turns: list[dict[str, Any]] | str
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logprobs: bool = False
+    schema: str | None = None
+    tools: list[dict[str, Any]] = []
+    choice: str = "auto"
+    parallel: bool = True
+
+
+class Look(msgspec.Struct, tag="look", frozen=True):
+    """Answered by `Seen`."""
 
 
 class Embed(msgspec.Struct, tag="embed", frozen=True):
@@ -49,12 +65,47 @@ class Embed(msgspec.Struct, tag="embed", frozen=True):
     texts: list[str]
 
 
+class Match(msgspec.Struct, tag="match", frozen=True):
+    """How well each of a few texts speaks of each word of a question (`minilm.Encoder.matches`): as `Embed`."""
+
+    question: str
+    texts: list[str]
+
+
 class Accepted(msgspec.Struct, tag="accepted", frozen=True):
     pass
 
 
+class Logprob(msgspec.Struct, frozen=True, array_like=True):
+    """A token that was drawn: its bytes, and the natural logarithm of its probability."""
+
+    token: bytes
+    logprob: float
+
+
 class Piece(msgspec.Struct, tag="piece", frozen=True):
     text: str
+    logprobs: tuple[Logprob, ...] = ()
+
+
+class ToolPiece(msgspec.Struct, tag="tool", frozen=True):
+    """A piece of the call number `index`: its first has the id and the name, all together the arguments."""
+
+    index: int
+    arguments: str
+    id: str | None = None
+    name: str | None = None
+
+
+class Seen(msgspec.Struct, tag="seen", frozen=True):
+    """What a generator has done since it started, and what it does now; `cache` is the share of its memory in use."""
+
+    running: int
+    waiting: int
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cache: float
 
 
 class Done(msgspec.Struct, tag="done", frozen=True):
@@ -80,8 +131,8 @@ class Failed(msgspec.Struct, tag="failed", frozen=True):
         return Unavailable(self.message) if self.code == "overloaded" else UpstreamFailed(self.message)
 
 
-Request = Ping | Generate | Embed
-Reply = Accepted | Piece | Done | Vectors | Failed
+Request = Ping | Look | Generate | Embed | Match
+Reply = Accepted | Piece | ToolPiece | Done | Vectors | Seen | Failed
 
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
@@ -228,7 +279,7 @@ async def call(path: Path, request: Request, greeting: float = GREETING) -> Asyn
             if isinstance(reply, Failed):
                 raise reply.error()
             yield reply
-            if isinstance(reply, Done | Vectors) or isinstance(request, Ping):
+            if isinstance(reply, Done | Vectors | Seen) or isinstance(request, Ping):
                 return
             try:
                 reply = await _receive(reader)

@@ -13,12 +13,13 @@ from itertools import islice
 
 import numpy as np
 
-from proveout.engine.channel import Accepted, Client, Door, Embed, Failed, Request, Vectors
+from proveout.engine.channel import Accepted, Client, Door, Embed, Failed, Match, Request, Vectors
 from proveout.engine.minilm import DIMENSIONS, Encoder, batches
 from proveout.engine.minilm import Vectors as Rows
 
 MAX_TEXTS = 2048  # texts of one request, as in OpenAI's API
 MAX_PENDING = 16_384  # texts waiting over all requests; more are refused
+MAX_MATCHED = 8  # texts beside one question: somebody waits for them, and nothing else runs meanwhile
 WINDOW = 64  # waiting texts looked at to find ones of like length
 
 
@@ -60,6 +61,8 @@ class Embedder:
         if request is None:
             self._single = deque(i for i in self._single if i.job.client is not client)
             self._bulk = deque(i for i in self._bulk if i.job.client is not client)
+        elif isinstance(request, Match):
+            self._match(door, client, request)
         elif not isinstance(request, Embed):
             door.send(client, Accepted())
         elif not 0 < len(request.texts) <= MAX_TEXTS:
@@ -73,6 +76,13 @@ class Embedder:
             job = _Job(client, rows, len(tokens), sum(map(len, tokens)))
             queue = self._single if len(tokens) == 1 else self._bulk
             queue.extend(_Item(job, row, t) for row, t in enumerate(tokens))
+
+    def _match(self, door: Door, client: Client, request: Match) -> None:
+        if not 0 < len(request.texts) <= MAX_MATCHED:
+            door.send(client, Failed("invalid_request", f"Send 1 to {MAX_MATCHED} texts with a question."))
+            return
+        found = self._encoder.matches(request.question, request.texts)
+        door.send(client, Accepted(), Vectors(found.astype("<f4").tobytes(), 0))
 
     def _infer(self, door: Door, queue: deque[_Item]) -> None:
         """One inference: the oldest waiting text and others of like length."""

@@ -1,4 +1,4 @@
-"""The generator: a GGUF model in continuous batches, served over a Unix socket by one thread.
+"""The generator: a language model in continuous batches, served over a Unix socket by one thread.
 
 One thread, because a step of the pipeline holds the GIL: it reads what has arrived, starts what it may,
 takes one step for all running answers, sends what came out, and begins again.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import re
 import secrets
 import shutil
 import socket
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,27 +22,49 @@ from typing import Any
 import openvino as ov
 import openvino_genai as genai
 
-from proveout.engine import gguf
-from proveout.engine.channel import Accepted, Client, Done, Door, Failed, Generate, Piece, Request
-from proveout.engine.detokenise import Detokeniser
+from proveout.engine import calls, gguf, weights
+from proveout.engine.channel import (
+    Accepted,
+    Client,
+    Done,
+    Door,
+    Failed,
+    Generate,
+    Logprob,
+    Look,
+    Piece,
+    Request,
+    Seen,
+    ToolPiece,
+)
+from proveout.engine.detokenise import Bytes, Characters, Detokeniser, Window
+from proveout.engine.local import LocalModel
 from proveout.errors import InvalidInput, StartRefused
 
 MAX_RUNNING = 16  # answers in one batch
 MAX_WAITING = 64  # answers behind them; more are refused
 BATCH_TOKENS = 256  # tokens of one step: keeps it under 0.2 s, so that cancels and new answers soon count
+BLOCK = 32  # tokens of one block of the cache, as OpenVINO's CPU plugin has them
+CACHE_BYTES = 1.1875  # of one number in the cache: u8 with its scales, measured
 LONGEST_TOKEN = 32  # characters: longer prompts than that times the context are refused unread
 
-_CONTROL = re.compile(r"<(?=\|\w+\|>)")
+PROBE = "Hello  wörld,\n\t it's 2026 \N{SLIGHTLY SMILING FACE}. "  # whatever tokenizers treat in different ways
+
+_EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+_STATE = re.compile(r'variable_id="([^"]+)"[^>]*variable_shape="\?,(\d+),\?,(\d+)"')
+_SPECIAL = re.compile(rb"[<\[].+[>\]]|\xef\xbd\x9c.+", re.DOTALL)
 
 
-def prepare(weights: Path, cache: Path) -> Path:
-    """The model as OpenVINO IR with its tokenizer, in a folder under `cache`; converted at the first start.
+def prepare(path: Path, cache: Path) -> Path:
+    """A model as OpenVINO IR with its tokenizer, in a folder. A GGUF file is converted at its first start.
 
-    A folder appears whole or not at all, and two starts at once convert once.
+    A folder under `cache` appears whole or not at all, and two starts at once convert once.
     """
-    stat = weights.stat()
-    mark = f"{weights.name} {stat.st_size} {stat.st_mtime_ns} {genai.__version__}"
-    ready = cache / f"{weights.stem}-{hashlib.sha256(mark.encode()).hexdigest()[:16]}"
+    if path.suffix != ".gguf":
+        return path.parent
+    stat = path.stat()
+    mark = f"{path.name} {stat.st_size} {stat.st_mtime_ns} {genai.__version__}"
+    ready = cache / f"{path.stem}-{hashlib.sha256(mark.encode()).hexdigest()[:16]}"
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "converting.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -48,8 +72,8 @@ def prepare(weights: Path, cache: Path) -> Path:
             draft = cache / "converting"
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir()
-            link = draft / weights.name  # the conversion saves its files beside the GGUF that it is given
-            link.symlink_to(weights.absolute())
+            link = draft / path.name  # the conversion saves its files beside the GGUF that it is given
+            link.symlink_to(path.absolute())
             genai.Tokenizer(str(link), enable_save_ov_model=True)
             genai.ContinuousBatchingPipeline(str(link), genai.SchedulerConfig(), "CPU", {"enable_save_ov_model": True})
             draft.rename(ready)
@@ -63,7 +87,7 @@ class _Asked:
     client: Client
     tokens: ov.Tensor
     config: Any
-    stop: tuple[str, ...]
+    request: Generate
 
 
 @dataclass(slots=True)
@@ -72,34 +96,45 @@ class _Running:
 
     handle: Any
     text: Detokeniser
+    calls: calls.CallReader | None
     prompt_tokens: int
+    scored: bool  # log probabilities were asked for
     completion_tokens: int = 0
+    logprobs: list[Logprob] = field(default_factory=list)  # of tokens whose text was not sent yet
 
 
-@dataclass(slots=True)
 class Generator:
-    """The model and its answers under way. `weights` is a GGUF file; `cache` keeps its conversion."""
+    """The model and its answers under way; `cache` keeps the conversion of a GGUF file.
 
-    weights: Path
-    cache: Path
-    _waiting: deque[_Asked] = field(default_factory=deque)
-    _running: dict[Client, _Running] = field(default_factory=dict)
-    _count: int = 0
-    _context: int = field(init=False)
-    _pipe: Any = field(init=False)
-    _tokenizer: Any = field(init=False)
+    Raises StartRefused for a model that cannot run here.
+    """
 
-    def __post_init__(self) -> None:
-        if not self.weights.is_file():
-            raise StartRefused(f"No generator weights at {self.weights}: run `make setup` to install them.")
-        self._context = gguf.context_length(self.weights)
+    def __init__(self, model: LocalModel, cache: Path) -> None:
+        if model.template is None:
+            raise StartRefused(f"{model.name} makes embeddings and no answers.")
+        self._template = model.template
+        folder = prepare(model.weights.files[0], cache)
+        blocks = int(model.cache / (BLOCK * _numbers_per_token(folder) * CACHE_BYTES))
+        self._context = min(_context(model.weights.files[0]), (blocks - 1) * BLOCK)
         scheduler = genai.SchedulerConfig()
         scheduler.max_num_batched_tokens = BATCH_TOKENS
         scheduler.max_num_seqs = MAX_RUNNING
+        scheduler.num_kv_blocks = blocks
         scheduler.enable_prefix_caching = True
-        folder = prepare(self.weights, self.cache)
-        self._pipe = genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU")
+        exact = _EXACT if model.mode == "deterministic" else {}
+        self._pipe = genai.ContinuousBatchingPipeline(str(folder), scheduler, _device(model.device), exact)
         self._tokenizer = self._pipe.get_tokenizer()
+        self._eos: int = self._tokenizer.get_eos_token_id()
+        self._stops: set[int] = {self._eos, *self._pipe.get_config().stop_token_ids}
+        vocabulary: dict[bytes, int] = self._tokenizer.get_vocab()
+        self._token = {number: token for token, number in vocabulary.items()}
+        control = {token: number for token, number in vocabulary.items() if self._is_control(token, number)}
+        self._defuse = defuser([token.decode() for token in control])
+        self._bytes = {n: token for n, token in self._token.items() if token not in control}
+        self._in_bytes = self._are_bytes()
+        self._waiting: deque[_Asked] = deque()
+        self._running: dict[Client, _Running] = {}
+        self._count = self._prompt_tokens = self._completion_tokens = 0
         self._warm_up()
 
     def serve(self, listener: socket.socket) -> None:
@@ -117,7 +152,7 @@ class Generator:
 
     def _warm_up(self) -> None:
         """One token: the first step compiles kernels for 0.4 s, which no caller shall wait for."""
-        tokens, config = self._prompt(Generate(messages=[("user", "Hello")], max_tokens=1))
+        tokens, config = self._prompt(Generate(turns=[{"role": "user", "content": "Hello"}], max_tokens=1))
         handle = self._pipe.add_request(self._next(), tokens, config)  # without its handle it would be dropped
         while handle.get_status() == genai.GenerationStatus.RUNNING:
             self._pipe.step()
@@ -126,11 +161,22 @@ class Generator:
         self._count += 1
         return self._count
 
+    def _is_control(self, token: bytes, number: int) -> bool:
+        """Whether a token is no text: decoding leaves it out."""
+        return _SPECIAL.fullmatch(token) is not None and not self._tokenizer.decode([number])
+
+    def _are_bytes(self) -> bool:
+        """Whether the text of tokens is their bytes, one after the other, as byte-level BPE has it."""
+        numbers = self._tokenizer.encode(PROBE, add_special_tokens=False).input_ids.data[0].tolist()
+        return b"".join(self._bytes.get(n, b"") for n in numbers) == PROBE.encode()
+
     def _take(self, door: Door, client: Client, request: Request | None) -> None:
         if request is None:
             self._waiting = deque(w for w in self._waiting if w.client is not client)
             if running := self._running.pop(client, None):
                 running.handle.cancel()
+        elif isinstance(request, Look):
+            door.send(client, Accepted(), self._seen())
         elif not isinstance(request, Generate):
             door.send(client, Accepted())
         elif len(self._waiting) + len(self._running) >= MAX_WAITING + MAX_RUNNING:
@@ -144,77 +190,159 @@ class Generator:
                 door.send(client, Failed("invalid_request", str(error)))
             else:
                 door.send(client, Accepted())
-                self._waiting.append(_Asked(client, tokens, config, request.stop))
+                self._waiting.append(_Asked(client, tokens, config, request))
+
+    def _seen(self) -> Seen:
+        return Seen(
+            running=len(self._running),
+            waiting=len(self._waiting),
+            requests=self._count - 1,  # without the one that warmed up
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+            cache=self._pipe.get_metrics().cache_usage / 100,
+        )
 
     def _prompt(self, request: Generate) -> tuple[ov.Tensor, Any]:
         """The conversation in the model's own chat template as tokens [1, n], and the generation's settings.
 
-        Raises InvalidInput when it is too long.
+        Raises InvalidInput when it is too long, or has what the template cannot take.
         """
-        if sum(len(content) for _, content in request.messages) > LONGEST_TOKEN * self._context:
+        if isinstance(request.turns, str):
+            text = request.turns
+        else:
+            tools = request.tools or any("tool_calls" in t or t["role"] == "tool" for t in request.turns)
+            if tools and self._template.calls is None:
+                raise InvalidInput("tools: this model's chat template has no place for tools and their calls.")
+            text = self._template.render(self._defuse(request.turns), self._defuse(request.tools))
+        if len(text) > LONGEST_TOKEN * self._context:
             raise self._too_long()
-        messages = [{"role": role, "content": defuse(content)} for role, content in request.messages]
-        text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True)
         tokens = self._tokenizer.encode(text, add_special_tokens=False, max_length=self._context).input_ids
         if tokens.size == self._context:  # as long as it may be, or cut there
             raise self._too_long()
-        return tokens, _config(request, self._context - tokens.size, self._tokenizer.get_eos_token_id())
+        return tokens, self._config(request, self._context - tokens.size)
+
+    def _config(self, request: Generate, room: int) -> Any:
+        config = genai.GenerationConfig()
+        config.apply_chat_template = False
+        config.set_eos_token_id(self._eos)
+        config.stop_token_ids = self._stops
+        config.max_new_tokens = min(request.max_tokens, room)
+        config.presence_penalty = request.presence_penalty
+        config.frequency_penalty = request.frequency_penalty
+        config.logprobs = int(request.logprobs)
+        if request.tools:
+            assert self._template.calls is not None  # `_prompt` has refused
+            config.structured_output_config = calls.grammar(
+                request.tools, self._template.calls, request.choice, request.parallel
+            )
+        elif request.schema is not None:
+            config.structured_output_config = genai.StructuredOutputConfig(json_schema=request.schema)
+        if request.temperature > 0:
+            config.do_sample = True
+            config.temperature = request.temperature
+            config.top_p = request.top_p
+            config.rng_seed = secrets.randbits(32) if request.seed is None else request.seed % (1 << 32)
+        config.validate()
+        return config
 
     def _too_long(self) -> InvalidInput:
         return InvalidInput(f"The prompt is too long: prompt and answer together may have {self._context} tokens.")
 
     def _start(self, asked: _Asked) -> None:
         handle = self._pipe.add_request(self._next(), asked.tokens, asked.config)
-        text = Detokeniser(self._tokenizer.decode, asked.stop)
-        self._running[asked.client] = _Running(handle, text, asked.tokens.size)
+        characters: Characters = Bytes(self._bytes) if self._in_bytes else Window(self._tokenizer.decode)
+        text = Detokeniser(characters, asked.request.stop)
+        form = self._template.calls if asked.request.tools else None
+        reader = calls.CallReader(form) if form is not None else None
+        self._running[asked.client] = _Running(handle, text, reader, asked.tokens.size, asked.request.logprobs)
+        self._prompt_tokens += asked.tokens.size
 
     def _drain(self, door: Door, client: Client, running: _Running) -> None:
         ended = False
         reason = genai.GenerationFinishReason.NONE
-        piece = ""
+        text = ""
         while running.handle.can_read():
             for output in running.handle.read().values():
                 running.completion_tokens += len(output.generated_ids)
-                piece += running.text.push(output.generated_ids)
+                self._completion_tokens += len(output.generated_ids)
+                text += running.text.push(output.generated_ids)
                 reason = output.finish_reason
+                if running.scored:
+                    running.logprobs += self._logprobs(output)
         status = running.handle.get_status()
         if running.text.stopped:
             running.handle.stop()
             ended = True
         elif status != genai.GenerationStatus.RUNNING:
-            piece += running.text.end()
+            text += running.text.end()
             ended = True
-        if piece:
-            door.send(client, Piece(piece))
+        door.send(client, *_pieces(running, text, ended))
         if not ended:
             return
         del self._running[client]
         if status == genai.GenerationStatus.IGNORED:
             door.send(client, Failed("failed", "The generator ran out of memory for this answer."))
             return
-        length = reason == genai.GenerationFinishReason.LENGTH and not running.text.stopped
         usage = running.prompt_tokens, running.completion_tokens
-        door.send(client, Done("length" if length else "stop", *usage))
+        if reason == genai.GenerationFinishReason.LENGTH and not running.text.stopped:
+            door.send(client, Done("length", *usage))
+        else:
+            called = running.calls is not None and running.calls.called
+            door.send(client, Done("tool_calls" if called else "stop", *usage))
+
+    def _logprobs(self, output: Any) -> list[Logprob]:
+        """Of the tokens that are text."""
+        pairs = zip(output.generated_ids, output.generated_log_probs, strict=True)
+        return [Logprob(self._token[number], value) for number, value in pairs if number not in self._stops]
 
 
-def defuse(content: str) -> str:
-    """Break the chat template's control tokens in a message (`<|im_end|>` -> `< |im_end|>`).
+def _pieces(running: _Running, text: str, ended: bool) -> list[Piece | ToolPiece]:
+    if running.calls is not None:
+        return [*running.calls.push(text), *(running.calls.end() if ended else ())]
+    if not text and not (ended and running.logprobs):
+        return []
+    logprobs, running.logprobs = tuple(running.logprobs), []
+    return [Piece(text, logprobs)]
+
+
+def defuser(tokens: list[str]) -> Callable[[Any], Any]:
+    """A function that breaks the model's control tokens in all texts of a value (`<|im_end|>` -> `< |im_end|>`).
 
     The template pastes messages into text that is tokenised as a whole: unbroken, a message could end its
     own turn and speak as another role.
     """
-    return _CONTROL.sub("< ", content)
+    known = re.compile("|".join(re.escape(t) for t in sorted(tokens, key=len, reverse=True)) or r"(?!)")
+
+    def defuse(value: Any) -> Any:
+        if isinstance(value, str):
+            return known.sub(lambda found: f"{found[0][0]} {found[0][1:]}", value)
+        if isinstance(value, Mapping):
+            return {defuse(k): defuse(v) for k, v in value.items()}
+        return [defuse(v) for v in value] if isinstance(value, list) else value
+
+    return defuse
 
 
-def _config(request: Generate, room: int, end: int) -> Any:
-    config = genai.GenerationConfig()
-    config.apply_chat_template = False
-    config.set_eos_token_id(end)
-    config.max_new_tokens = min(request.max_tokens, room)
-    if request.temperature > 0:
-        config.do_sample = True
-        config.temperature = request.temperature
-        config.top_p = request.top_p
-        config.rng_seed = secrets.randbits(32) if request.seed is None else request.seed % (1 << 32)
-    config.validate()
-    return config
+def _numbers_per_token(folder: Path) -> int:
+    """Numbers that the cache keeps for one token: keys and values of all layers and heads."""
+    states = _STATE.findall((folder / weights.IR).read_text(encoding="utf-8"))
+    shapes = {name: int(heads) * int(width) for name, heads, width in states}
+    if not shapes:
+        raise StartRefused(f"{folder} is not a language model with a cache: export it with stateful attention.")
+    return sum(shapes.values())
+
+
+def _context(path: Path) -> int:
+    """Tokens of prompt and answer together."""
+    if path.suffix == ".gguf":
+        return gguf.read(path).context
+    try:
+        return int(json.loads((path.parent / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"])
+    except (OSError, ValueError, KeyError) as error:
+        raise StartRefused(f"{path.parent}: config.json does not say max_position_embeddings.") from error
+
+
+def _device(named: str) -> str:
+    if named != "AUTO":
+        return named
+    return next((d for d in ov.Core().available_devices if d.startswith("GPU")), "CPU")

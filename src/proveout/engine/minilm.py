@@ -16,9 +16,10 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset13 as op
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from proveout.errors import StartRefused
+from proveout.language import content_words
 
 DIMENSIONS = 384
 BATCH_TEXTS = 16
@@ -69,7 +70,8 @@ def _attention(x: ov.Output, mask: ov.Output, w: Weights, name: str, heads: int)
 
 
 def build(weights_dir: Path) -> ov.Model:
-    """The graph: `ids` [B, T] i64 and `mask` [B, T] f32 (1 for a token, 0 for padding) -> [B, H] f32."""
+    """The graph: `ids` [B, T] i64 and `mask` [B, T] f32 (1 for a token, 0 for padding) -> [B, H] f32, the vectors of
+    the texts, and [B, T, H] f32, those of their tokens."""
     config = json.loads((weights_dir / "config.json").read_text())
     epsilon, heads = float(config["layer_norm_eps"]), int(config["num_attention_heads"])
     w = read_safetensors(weights_dir / "model.safetensors")
@@ -98,17 +100,20 @@ def build(weights_dir: Path) -> ov.Model:
     kept = op.multiply(x, op.unsqueeze(mask, last))
     count = op.reduce_sum(mask, op.constant(np.array([1], np.int64)), True)
     mean = op.divide(op.reduce_sum(kept, op.constant(np.array([1], np.int64))), count)
-    return ov.Model([op.normalize_l2(mean, one, 1e-12, "max")], [ids, mask], "minilm")
+    tokens = op.normalize_l2(x, last, 1e-12, "max")
+    return ov.Model([op.normalize_l2(mean, one, 1e-12, "max"), tokens], [ids, mask], "minilm")
 
 
-def _compile(weights_dir: Path, cache: Path | None) -> ov.CompiledModel:
-    """bf16 where the CPU has it. OpenVINO keys its cache by graph, weights, options and CPU."""
+def _compile(weights_dir: Path, cache: Path | None, device: str) -> ov.CompiledModel:
+    """bf16 where the CPU has it. OpenVINO keys its cache by graph, weights, options and device."""
     core = ov.Core()
-    bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32"}
+    options = {"PERFORMANCE_HINT": "LATENCY"}
+    if device == "CPU":
+        bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        options["INFERENCE_PRECISION_HINT"] = "bf16" if bf16 else "f32"
     if cache is not None:
         options["CACHE_DIR"] = str(cache)
-    return core.compile_model(build(weights_dir), "CPU", options)
+    return core.compile_model(build(weights_dir), device, options)
 
 
 class Encoder:
@@ -118,14 +123,14 @@ class Encoder:
     `cache` (optional) is a folder that keeps the compiled graph: 0.25 s instead of 0.5 s at the next start.
     """
 
-    def __init__(self, weights_dir: Path, cache: Path | None = None) -> None:
+    def __init__(self, weights_dir: Path, cache: Path | None = None, device: str = "CPU") -> None:
         if not (weights_dir / "model.safetensors").is_file():
             raise StartRefused(f"No embedder weights in {weights_dir}: run `make setup` to install them.")
         limit = json.loads((weights_dir / "sentence_bert_config.json").read_text())["max_seq_length"]
         self._tokenizer = Tokenizer.from_file(str(weights_dir / "tokenizer.json"))
         self._tokenizer.enable_truncation(limit)
         self._tokenizer.no_padding()
-        self._infer = _compile(weights_dir, cache)
+        self._infer = _compile(weights_dir, cache, device)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """L2-normalised float32 [n, 384], in the order of `texts`; longer than 256 tokens is cut off."""
@@ -149,6 +154,36 @@ class Encoder:
             mask[row, : len(t)] = 1
         vectors: Vectors = np.array(self._infer((ids, mask))[0], np.float32)
         return vectors
+
+    def matches(self, question: str, texts: Sequence[str]) -> Vectors:
+        """How well each text speaks of each content word of a question: [texts, words], cosines.
+
+        Late interaction (Khattab & Zaharia 2020, arXiv:2004.12832) over this encoder's own token vectors: the greatest
+        likeness of a token of the question to any of the text, averaged over a word's tokens.
+        """
+        encodings = self._tokenizer.encode_batch([t[:CHARACTERS] for t in (question, *texts)])
+        rows = [self._token_vectors(e.ids) for e in encodings]
+        words = _content(encodings[0], question)
+        found = np.zeros((len(texts), len(words)), np.float32)
+        for n, row in enumerate(rows[1:]):
+            best = (rows[0] @ row[1:-1].T).max(axis=1) if len(row) > 2 else np.zeros(len(rows[0]))
+            found[n] = [best[places].mean() for places in words]
+        return found
+
+    def _token_vectors(self, ids: Sequence[int]) -> Vectors:
+        mask = np.ones((1, len(ids)), np.float32)
+        return np.array(self._infer((np.array([ids], np.int64), mask))[1][0], np.float32)
+
+
+def _content(encoding: Encoding, text: str) -> list[list[int]]:
+    """The places of the tokens of each content word; of all tokens where there is none."""
+    words: dict[int, list[int]] = {}
+    for place, word in enumerate(encoding.word_ids):
+        if word is not None:
+            words.setdefault(word, []).append(place)
+    spans = encoding.offsets
+    found = [p for p in words.values() if content_words(text[spans[p[0]][0] : spans[p[-1]][1]])]
+    return found or [list(range(len(encoding.ids)))]
 
 
 def batches(lengths: Sequence[int]) -> Iterator[list[int]]:

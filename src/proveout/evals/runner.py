@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from proveout.access.keys import principal_of
-from proveout.domain import Directory, Message, Principal, Text
+from proveout.domain import Directory, Message, Principal, Right, Text
 from proveout.errors import InvalidInput, NotFound
 from proveout.evals.golden import Case, read_golden
 from proveout.evals.scorers import SCORERS, Delivered
@@ -41,6 +42,7 @@ class RunEvaluation:
             raise NotFound(f"There is no evaluation {evaluation}.")
         cases = read_golden(unseal(key, row["dataset"], "dataset").decode(), "dataset")
         principal = self._principal(self._rooms.directory(), row["key"])
+        check_groups(cases, principal)
         model = f"{row['app']}@{row['release']}"
         for start in range(0, len(cases), _CASES_PER_STEP):
             group = cases[start : start + _CASES_PER_STEP]
@@ -69,7 +71,7 @@ class RunEvaluation:
     async def _ask(self, principal: Principal, model: str, case: Case) -> Delivered:
         call = Call(
             request=new_request_id(),
-            principal=principal,
+            principal=replace(principal, key=replace(principal.key, groups=frozenset(case.groups))),
             asked=Asked(model, (Message("user", case.question),)),
             streamed=False,
             purpose="evaluation",
@@ -98,6 +100,16 @@ class RunEvaluation:
         if principal is None:
             raise InvalidInput("The key that asked for this evaluation was revoked: start it again with another one.")
         return principal
+
+
+def check_groups(cases: Sequence[Case], principal: Principal) -> None:
+    """Raises InvalidInput when a case is asked in a group that the key is not in and could not give to a key."""
+    foreign = {group for case in cases for group in case.groups} - principal.key.groups
+    if foreign and Right.KEYS_MANAGE not in principal.rights:
+        raise InvalidInput(
+            f"The questions are asked in groups that your key is not in ({', '.join(sorted(foreign))}): use a key with "
+            f"these groups, or one that holds {Right.KEYS_MANAGE}."
+        )
 
 
 def _result(case: Case, delivered: Delivered, scores: Mapping[str, float | None]) -> dict[str, Any]:

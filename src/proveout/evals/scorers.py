@@ -49,7 +49,14 @@ def answering(case: Case, delivered: Delivered) -> float | None:
     return None if case.unanswerable else float(delivered.outcome is not Outcome.REFUSED)
 
 
-SCORERS: dict[str, Scorer] = {s.__name__: s for s in (retrieval, facts, refusal, answering)}
+def restricted(case: Case, delivered: Delivered) -> float | None:
+    """1 when a document that the asker may not read was kept from the answer."""
+    if not case.unanswerable or not case.documents:
+        return None
+    return float(not any(document in delivered.documents for document in case.documents))
+
+
+SCORERS: dict[str, Scorer] = {s.__name__: s for s in (retrieval, facts, refusal, answering, restricted)}
 
 
 def _stands_in(fact: Fact, text: str) -> bool:

@@ -10,12 +10,13 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 
 from proveout.domain import Outcome, Parameters, Scope
-from proveout.errors import Conflict, InvalidInput, NotFound, Unavailable
+from proveout.errors import Conflict, InvalidInput, NotFound, StorageFull, Unavailable
 from proveout.store.pool import Row, Store, as_json
 
 log = logging.getLogger(__name__)
@@ -75,19 +76,28 @@ def new_request_id() -> str:
     return f"req_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
+Ending = Outcome | Literal["open"]
+"""What a request may be looked for by; `open`: it has no completion (yet)."""
+
 _Waiting = tuple[Intent | Completion, asyncio.Future[None]]
 
 
 class Journal:
-    """Writes intents and completions, and reads requests back. `run` must be running beside it."""
+    """Writes intents and completions, and reads requests back. `run` must be running beside it.
 
-    def __init__(self, store: Store) -> None:
+    While `is_full` says so, nothing new is begun: what is under way needs the rest of the disk.
+    """
+
+    def __init__(self, store: Store, is_full: Callable[[], bool] = lambda: False) -> None:
         self._store = store
+        self._is_full = is_full
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(_QUEUE)
         self._away_since: float | None = None
 
     async def write(self, entry: Intent | Completion) -> None:
-        """Returns when `entry` is durable. Raises Unavailable when it could not be written."""
+        """Returns when `entry` is durable. Raises Unavailable when it could not be written, StorageFull too."""
+        if isinstance(entry, Intent) and self._is_full():
+            raise StorageFull
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             self._waiting.put_nowait((entry, done))
@@ -117,12 +127,14 @@ class Journal:
         try:
             await self._commit([entry for entry, _ in batch])
             self._away_since = None
+        except StorageFull as raised:
+            error = raised
         except Unavailable as raised:
             # A database that restarts is back within seconds. Its writers wait that long, so that nobody is told of a
             # failure that is none: the commit may have been done, and only its answer lost.
             clock = asyncio.get_running_loop().time()
             self._away_since = self._away_since or clock
-            if clock - self._away_since < _PATIENCE_SECONDS:
+            if clock - self._away_since < _PATIENCE_SECONDS and not self._is_full():
                 return batch
             error = raised
         except Exception as raised:  # whatever it is, the writers must hear of it, and the next batch go on
@@ -137,6 +149,8 @@ class Journal:
                 continue  # its writer was cancelled; the entry is written all the same
             if error is None:
                 done.set_result(None)
+            elif isinstance(error, StorageFull):
+                done.set_exception(StorageFull())
             else:
                 done.set_exception(Unavailable("The request could not be recorded; try again in a moment."))
         return []
@@ -154,10 +168,18 @@ class Journal:
             raise NotFound(f"There is no request {request}.")
         return row
 
-    async def newest(self, scope: Scope, limit: int) -> list[Mapping[str, object]]:
-        """The newest requests of the scope's workspace."""
+    async def newest(
+        self,
+        scope: Scope,
+        limit: int,
+        *,
+        app: str | None = None,
+        outcome: Ending | None = None,
+        before: datetime | None = None,
+    ) -> list[Row]:
+        """The newest requests of the scope's workspace: of an app, of an outcome, begun before a time."""
         async with self._store.within(scope) as session:
-            return list(await session.fetch("requests.list", limit=limit))
+            return list(await session.fetch("requests.list", limit=limit, app=app, outcome=outcome, before=before))
 
 
 def now() -> datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proveout.domain import KnowledgeUse, Manifest, ModelChoice, ModelUse, Parameters, When
+from proveout.domain import KnowledgeUse, Manifest, ModelChoice, Parameters, Scope, When
 from proveout.engine.catalogue import Catalogue
 from proveout.errors import InvalidInput, NotFound
 from proveout.evals.golden import read_golden
@@ -13,6 +13,8 @@ from proveout.releases.bundle import unpack
 from proveout.releases.digest import digest
 from proveout.releases.manifest import FILE, App, WhenPart, read_app
 from proveout.retrieval.ingest import Ingester
+from proveout.retrieval.snapshots import find
+from proveout.store.events import Kind, note
 from proveout.store.pool import Store, as_json
 from proveout.store.sealing import Keyring, seal, unseal
 
@@ -30,7 +32,7 @@ class CreateRelease:
         try:
             made = await self._make(steps, bundle, name)
         finally:
-            await steps.run("forget the upload", self._forget, steps, bundle)
+            await steps.run("forget the upload", forget_bundle, self._store, steps.scope, bundle)
         return made
 
     async def _make(self, steps: Steps, bundle: str, name: str) -> Result:
@@ -40,19 +42,28 @@ class CreateRelease:
         resolve(app, self._catalogue, {})  # an unknown model is said before the long work, not after it
         snapshots: dict[str, str] = {}
         problems: list[dict[str, str]] = []
-        for name, files in app.sources.items():
-            made = await self._ingester.ingest(steps, name, files)
-            snapshots[name] = made.digest
-            problems += [{"knowledge": name, **problem} for problem in made.problems]
+        for part in app.declared.knowledge:
+            if part.source is None:
+                snapshots[part.name] = await steps.run("find", self._pushed, steps, part.name)
+                continue
+            made = await self._ingester.folder(steps, part.name, app.sources[part.name], part.readers)
+            snapshots[part.name] = made.digest
+            problems += [{"knowledge": part.name, **problem} for problem in made.problems]
         return await steps.run("insert", self._insert, steps, bundle, snapshots, problems)
 
-    async def _read(self, steps: Steps, bundle: str) -> App:
+    async def _pushed(self, steps: Steps, knowledge: str) -> str:
+        """The snapshot of a base that is filled by pushes, as it is searched now."""
         async with self._store.within(steps.scope) as session:
-            row = await session.row("bundles.get", id=bundle)
-            key = await self._keyring.workspace(session, steps.scope.workspace)
-        if row is None:
-            raise NotFound("The uploaded app folder is gone: upload it again.")
-        app = read_app(unpack(unseal(key, row["sealed"], "bundle")))
+            try:
+                return str((await find(session, steps.scope, knowledge, None))["digest"])
+            except NotFound as error:
+                raise InvalidInput(
+                    f"knowledge {knowledge} has no source and no document was pushed to it: name a folder as its "
+                    f"source, or push documents first."
+                ) from error
+
+    async def _read(self, steps: Steps, bundle: str) -> App:
+        app = await read_bundle(self._store, self._keyring, steps.scope, bundle)
         read_golden(app.golden, app.declared.evals.golden or "golden")
         return app
 
@@ -80,6 +91,9 @@ class CreateRelease:
                 number=row["number"],
                 facts=as_json(app.declared.facts),
             )
+            if known is None:
+                about = {"app": manifest.app, "number": row["number"], "digest": identity["digest"]}
+                await note(session, steps.scope.workspace, Kind.RELEASE_CREATED, steps.scope.principal, about)
         return {
             "app": manifest.app,
             "number": row["number"],
@@ -88,9 +102,49 @@ class CreateRelease:
             "problems": problems,
         }
 
-    async def _forget(self, steps: Steps, bundle: str) -> None:
-        async with self._store.within(steps.scope) as session:
-            await session.run("bundles.delete", id=bundle)
+
+class Sync:
+    """The job `sync`: given a bundle's id and a knowledge's name, `{knowledge, snapshot, documents, problems}`.
+
+    The knowledge's newest snapshot becomes that of the folder, and no release is made.
+    """
+
+    def __init__(self, store: Store, keyring: Keyring, ingester: Ingester) -> None:
+        self._store = store
+        self._keyring = keyring
+        self._ingester = ingester
+
+    async def __call__(self, steps: Steps, bundle: str, knowledge: str) -> Result:
+        try:
+            app = await read_bundle(self._store, self._keyring, steps.scope, bundle)
+            part = next((p for p in app.declared.knowledge if p.name == knowledge and p.source is not None), None)
+            if part is None:
+                raise InvalidInput(f"{FILE} declares no knowledge {knowledge!r} with a source.")
+            made = await self._ingester.folder(steps, part.name, app.sources[part.name], part.readers)
+        finally:
+            await steps.run("forget the upload", forget_bundle, self._store, steps.scope, bundle)
+        return {
+            "knowledge": knowledge,
+            "snapshot": made.digest,
+            "documents": made.documents,
+            "problems": list(made.problems),
+        }
+
+
+async def read_bundle(store: Store, keyring: Keyring, scope: Scope, bundle: str) -> App:
+    """The app folder of a bundle. Raises NotFound, and Mistakes."""
+    async with store.within(scope) as session:
+        row = await session.row("bundles.get", id=bundle)
+        key = await keyring.workspace(session, scope.workspace)
+    if row is None:
+        raise NotFound("The uploaded app folder is gone: upload it again.")
+    return read_app(unpack(unseal(key, row["sealed"], "bundle")))
+
+
+async def forget_bundle(store: Store, scope: Scope, bundle: str) -> None:
+    """Deletes a bundle."""
+    async with store.within(scope) as session:
+        await session.run("bundles.delete", id=bundle)
 
 
 def resolve(app: App, catalogue: Catalogue, snapshots: dict[str, str]) -> Manifest:
@@ -100,8 +154,8 @@ def resolve(app: App, catalogue: Catalogue, snapshots: dict[str, str]) -> Manife
     sampling = model.parameters
     return Manifest(
         app=declared.app,
-        model=tuple(ModelChoice(ModelUse(c.use, catalogue.digest(c.use)), _when(c.when)) for c in model.use),
-        fallback=tuple(ModelUse(name, catalogue.digest(name)) for name in model.fallback),
+        model=tuple(ModelChoice(catalogue.use(c.use), _when(c.when)) for c in model.use),
+        fallback=tuple(map(catalogue.use, model.fallback)),
         parameters=Parameters(
             temperature=sampling.temperature,
             max_tokens=sampling.max_tokens,
@@ -111,7 +165,9 @@ def resolve(app: App, catalogue: Catalogue, snapshots: dict[str, str]) -> Manife
         ),
         prompt=app.prompt,
         knowledge=tuple(
-            KnowledgeUse(part.name, snapshots.get(part.name, ""), part.top_k, part.mode, part.min_score)
+            KnowledgeUse(
+                part.name, "" if part.follow else snapshots.get(part.name, ""), part.top_k, part.mode, part.min_score
+            )
             for part in declared.knowledge
         ),
         otherwise=declared.grounding.otherwise,

@@ -55,7 +55,7 @@ class Diff:
 
 async def read_documents(store: Store, scope: Scope, *releases: Release) -> dict[tuple[str, str], Documents]:
     """The documents of every snapshot of `releases` as far as `scope` may see them, by corpus and snapshot."""
-    wanted = {(use.name, use.snapshot) for release in releases for use in release.manifest.knowledge}
+    wanted = {(use.name, use.snapshot) for release in releases for use in release.manifest.knowledge if use.snapshot}
     found: dict[tuple[str, str], Documents] = {}
     async with store.within(scope) as session:
         for name, snapshot in sorted(wanted):
@@ -125,8 +125,8 @@ def _knowledge(
         was, now = before.get(name), after.get(name)
         if was == now:
             continue
-        had = documents[name, was] if was is not None else Documents()
-        has = documents[name, now] if now is not None else Documents()
+        had = documents[name, was] if was else Documents()
+        has = documents[name, now] if now else Documents()
         yield KnowledgeChange(
             name=name,
             before=was,

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from proveout.domain import PromptTexts
+from proveout.domain import KNOWLEDGE_NAME, PromptTexts
 from proveout.errors import InvalidInput
+from proveout.retrieval.readers import check_readers, matches
 from proveout.serving.templates import check_template
 
 FILE = "app.yaml"
@@ -64,10 +65,18 @@ class RiskPart(_Part):
 class Sampling(_Part):
     """Sampling parameters."""
 
-    temperature: float = Field(default=0.0, ge=0, le=2, description="0 takes the likeliest token each time.")
+    temperature: float | None = Field(
+        default=None,
+        ge=0,
+        le=2,
+        description="0 takes the likeliest token each time. Default: the model's own; 0 for the embedded one.",
+    )
     max_tokens: int = Field(default=256, ge=1, le=32_768, description="The longest answer, in tokens.")
-    top_p: float = Field(
-        default=1.0, gt=0, le=1, description="Samples from the likeliest tokens that hold this probability."
+    top_p: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Samples from the likeliest tokens that hold this probability. Default: the model's own.",
     )
     seed: int | None = Field(default=None, description="Makes sampling repeatable where the model can.")
     stop: list[str] = Field(default_factory=list, max_length=8, description="Texts that end the answer.")
@@ -134,7 +143,9 @@ class PromptPart(_Part):
     """The prompt's files, relative to app.yaml."""
 
     system: str | None = Field(
-        default=None, description="The instructions: a file with a Jinja template. Default: a built-in one."
+        default=None,
+        description="The instructions: a file with a Jinja template. Default: a built-in one. They stand in place of "
+        "system and developer messages of a client, which is told so: `proveout.ignored`.",
     )
     answer: str | None = Field(
         default=None,
@@ -142,17 +153,36 @@ class PromptPart(_Part):
     )
 
 
-class KnowledgePart(_Part):
-    """A folder of documents, relative to app.yaml, and how it is searched."""
+def _as_readers(marks: list[str]) -> list[str]:
+    try:
+        return list(check_readers(marks))
+    except InvalidInput as error:
+        raise ValueError(error.message) from None
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$", description="The corpus's name.")
-    source: str = Field(description="A folder with documents, relative to app.yaml.")
+
+class KnowledgePart(_Part):
+    """A corpus, and how it is searched: a folder of documents, or a base that is filled by pushes."""
+
+    name: str = Field(pattern=KNOWLEDGE_NAME, description="The corpus's name.")
+    source: str | None = Field(
+        default=None,
+        description="A folder with documents, relative to app.yaml; left out: documents are pushed by the API.",
+    )
     top_k: int = Field(default=6, ge=1, le=50, description="How many passages a question gets at most.")
     mode: Literal["hybrid", "dense", "lexical"] = Field(
         default="hybrid", description="By meaning and words, meaning, or words."
     )
     min_score: float = Field(default=0.2, ge=0, le=1, description="Passages with a lower score are left out.")
-    follow: Literal[False] = Field(default=False, description="A release keeps the snapshot that it was made with.")
+    readers: dict[str, Annotated[list[str], AfterValidator(_as_readers)]] = Field(
+        default_factory=dict,
+        description="Who may read which documents: patterns of paths in the folder (`hr/**`) and a list of `everyone`, "
+        "`group:NAME`, `user:NAME`. The longest pattern that matches decides; a document's front matter (`readers: "
+        "[…]`) comes before; all else is for everyone in the workspace.",
+    )
+    follow: bool = Field(
+        default=False,
+        description="Whether answers follow the newest snapshot; else a release keeps the one that it was made with.",
+    )
 
 
 class EvalsPart(_Part):
@@ -269,12 +299,22 @@ def read_app(files: Mapping[str, bytes]) -> App:
         key = f"knowledge.{position}"
         if names.count(part.name) > 1:
             problems.append(_problem(lines, f"{key}.name", f"{part.name} is used twice: names are unique"))
+        if part.source is None:
+            if part.readers:
+                problems.append(
+                    _problem(lines, f"{key}.readers", "rules are for a source: each push names its readers")
+                )
+            continue
         prefix = part.source.removeprefix("./").rstrip("/") + "/"
         found = {path.removeprefix(prefix): data for path, data in files.items() if path.startswith(prefix)}
         if not found:
             problems.append(
                 _problem(lines, f"{key}.source", f"the folder {part.source} holds no documents beside {FILE}")
             )
+        for pattern in part.readers:
+            if found and not any(matches(pattern, path) for path in found):
+                message = f"no document of {part.source} matches {pattern}: patterns are of paths in that folder"
+                problems.append(_problem(lines, f"{key}.readers.{pattern}", message))
         sources[part.name] = found
     if problems:
         raise Mistakes(problems)

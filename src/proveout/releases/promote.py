@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from proveout.domain import Release, StageName
+from proveout.domain import Principal, Release, StageName
 from proveout.errors import Conflict
+from proveout.store.events import Kind, note
 from proveout.store.pool import Store
 
 UNGATED: StageName = "poc"
 
 
-async def promote(store: Store, release: Release, stage: StageName) -> None:
+async def promote(store: Store, principal: Principal, release: Release, stage: StageName) -> None:
     """Makes `release` the stable one of `stage`. Raises Conflict where the gate is closed."""
     if stage != UNGATED:
         raise Conflict(
@@ -23,3 +24,5 @@ async def promote(store: Store, release: Release, stage: StageName) -> None:
             stage=stage,
             number=release.number,
         )
+        facts = {"app": release.app, "stage": stage, "stable": release.number, "digest": release.digest}
+        await note(session, release.workspace, Kind.ROUTE_CHANGED, principal.key.id, facts)

@@ -1,184 +1,169 @@
-"""From a folder's documents to an immutable snapshot: parse, chunk, embed, index.
-
-A version that this pipeline has made already is used again, so a second run of the same folder is quick.
-"""
+"""How a base is filled: from an app's folder, or by pushes. Each time, one snapshot becomes visible at once."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-import numpy as np
-import rfc8785
-from numpy.typing import NDArray
-
-from proveout.domain import EVERYONE, Scope
-from proveout.errors import InvalidInput
-from proveout.jobs.runtime import Steps
-from proveout.retrieval import chunk, postings
-from proveout.retrieval.chunk import Chunk, index_text
-from proveout.retrieval.cite import Embed
+from proveout.errors import InvalidInput, Unavailable
+from proveout.jobs.runtime import Result, Steps
+from proveout.retrieval import uploads
 from proveout.retrieval.reader import Reader
-from proveout.retrieval.sealed import Content, owner, seal_chunk, unseal_chunks
-from proveout.store.pool import Session, Store, as_json, as_vector
-from proveout.store.sealing import Keyring, seal
+from proveout.retrieval.readers import Rules, by_rules
+from proveout.retrieval.sealed import owner
+from proveout.retrieval.snapshots import Change, Member, Snapshot, begin, commit, find
+from proveout.retrieval.versions import Source, Versions, digest
+from proveout.store.pool import Store
+from proveout.store.sealing import Keyring
 
-_DOCUMENTS_PER_STEP = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What an ingest made. `problems`: documents left out, each with `document` and `message`."""
-
-    digest: str
-    problems: tuple[dict[str, str], ...]
+INDEXED = 10_000  # a base with more chunks than this gets a vector index
+_DOCUMENTS_PER_STEP = 512
+_ATTEMPTS = 3
 
 
 class Ingester:
-    """Makes snapshots, as steps of a job."""
+    """Fills bases, as steps of jobs."""
 
-    def __init__(self, store: Store, keyring: Keyring, embed: Embed, embedder_digest: str) -> None:
+    def __init__(self, store: Store, keyring: Keyring, versions: Versions) -> None:
         self._store = store
         self._keyring = keyring
-        self._embed = embed
-        settings = {"chunks": chunk.VERSION, "lexical": postings.VERSION, "embedder": embedder_digest}
-        self._pipeline = hashlib.sha256(rfc8785.dumps(settings)).hexdigest()
+        self._versions = versions
 
-    async def ingest(self, steps: Steps, knowledge: str, files: Mapping[str, bytes]) -> Snapshot:
-        """A snapshot of exactly these documents, searchable when this returns."""
-        digests = {document: hashlib.sha256(data).hexdigest() for document, data in sorted(files.items())}
+    async def folder(self, steps: Steps, knowledge: str, files: Mapping[str, bytes], rules: Rules) -> Snapshot:
+        """A snapshot of exactly these documents, searchable when this returns. `rules`: who may read which paths."""
+        await steps.run(f"begin {knowledge}", self._begin, steps, knowledge, "folder")
+        sources = {name: _file(name, data, by_rules(rules, name)) for name, data in sorted(files.items())}
         problems: list[dict[str, str]] = []
         reader = Reader()
         try:
-            names = list(digests)
-            for start in range(0, len(names), _DOCUMENTS_PER_STEP):
-                group = {name: digests[name] for name in names[start : start + _DOCUMENTS_PER_STEP]}
+            names = list(sources)
+            for at in range(0, len(names), _DOCUMENTS_PER_STEP):
+                part = [sources[name] for name in names[at : at + _DOCUMENTS_PER_STEP]]
                 problems += await steps.run(
-                    f"read {knowledge}", self._read, steps.scope, knowledge, reader, files, group
+                    f"read {knowledge}", self._versions.make, steps.scope, knowledge, reader, part
                 )
-                await steps.progress(start + len(group), len(names), f"reading {knowledge}")
+                await steps.progress(at + len(part), len(names), f"reading {knowledge}")
         finally:
             reader.close()
+        digests = {name: source.digest for name, source in sources.items()}
         for problem in problems:
             digests.pop(problem["document"])
         if not digests:
             raise InvalidInput(f"knowledge {knowledge}: none of its documents can be read: {problems[0]['message']}")
-        digest = self._digest(digests)
-        await steps.run(f"index {knowledge}", self._index, steps.scope, knowledge, digest, digests, problems)
-        return Snapshot(digest, tuple(problems))
+        made = await steps.run(f"commit {knowledge}", self._commit_folder, steps, knowledge, digests, problems)
+        await self._index_vectors(steps, knowledge, made["chunks"])
+        return Snapshot(made["digest"], made["documents"], made["chunks"], tuple(problems))
 
-    def _digest(self, documents: Mapping[str, str]) -> str:
-        """Content and settings alone: ids and digests of the documents, and the pipeline."""
-        content: dict[str, Any] = {"documents": dict(documents), "pipeline": self._pipeline}
-        return "sha256:" + hashlib.sha256(rfc8785.dumps(content)).hexdigest()
+    async def push(self, steps: Steps, upload: str, knowledge: str) -> Result:
+        """The job `push`: what an upload holds becomes one snapshot, `{snapshot, documents, created, deleted}`.
 
-    async def _read(
-        self,
-        scope: Scope,
-        knowledge: str,
-        reader: Reader,
-        files: Mapping[str, bytes],
-        digests: Mapping[str, str],
+        `documents`: how many were put; `created`: how many of them were new; `deleted`: how many went.
+        """
+        try:
+            await steps.run("begin", self._begin, steps, knowledge, "push")
+            for _ in range(_ATTEMPTS):
+                await self._make(steps, upload, knowledge)
+                made = await steps.run("commit", self._commit_push, steps, upload, knowledge)
+                if made is not None:
+                    await self._index_vectors(steps, knowledge, made.pop("chunks"))
+                    return made
+            raise Unavailable("The documents were deleted again and again while they were pushed; try again.")
+        finally:
+            await steps.run("forget the upload", uploads.forget, self._store, steps.scope, upload)
+
+    async def rollback(self, steps: Steps, knowledge: str, snapshot: str) -> Result:
+        """The job `rollback`: an older snapshot is searched again, `{snapshot, documents}`. Raises NotFound."""
+        return await steps.run("rollback", self._rollback, steps, knowledge, snapshot)
+
+    async def _rollback(self, steps: Steps, knowledge: str, snapshot: str) -> dict[str, Any]:
+        where = {"workspace": steps.scope.workspace, "knowledge": knowledge}
+        async with self._store.within(steps.scope) as session:
+            found = await find(session, steps.scope, knowledge, snapshot)
+            await session.run("knowledge.point", **where, snapshot=snapshot, serial=found["serial"])
+        return {"snapshot": snapshot, "documents": found["documents"]}
+
+    async def _begin(self, steps: Steps, knowledge: str, origin: str) -> None:
+        async with self._store.within(steps.scope) as session:
+            await begin(session, steps.scope, knowledge, origin)
+
+    async def _make(self, steps: Steps, upload: str, knowledge: str) -> None:
+        async with self._store.within(steps.scope) as session:
+            rows = await session.fetch("uploads.list", id=upload)
+        if not rows:
+            raise Unavailable("The upload is gone; send it again.")
+        sizes = [(row["document"], row["size"]) for row in rows if not row["deleted"]]
+        reader = Reader()
+        try:
+            for at in range(0, len(sizes), _DOCUMENTS_PER_STEP):
+                part = sizes[at : at + _DOCUMENTS_PER_STEP]
+                problems = await steps.run("read", self._make_some, steps, upload, knowledge, reader, part)
+                if problems:
+                    raise InvalidInput(problems[0]["message"])
+                await steps.progress(at + len(part), len(sizes), f"reading {knowledge}")
+        finally:
+            reader.close()
+
+    async def _make_some(
+        self, steps: Steps, upload: str, knowledge: str, reader: Reader, sizes: Sequence[tuple[str, int]]
     ) -> list[dict[str, str]]:
-        """Stores the versions that are not there yet; answers with the documents that cannot be read."""
         problems = []
-        known = await self._known(scope, knowledge)
-        for document, digest in digests.items():
-            if (document, digest) in known:
-                continue
-            try:
-                title, text, pieces = await reader.read(document, files[document])
-            except InvalidInput as error:
-                problems.append({"document": document, "message": error.message})
-                continue
-            vectors = await self._embed([index_text(title, p.headings, p.text) for p in pieces])
-            async with self._store.within(scope) as session:
-                key = await self._keyring.key(session, scope.workspace, "document", owner(knowledge, document))
-                sealed = seal(key, msgspec.msgpack.encode((title, text)), "version")
-                identity = {"workspace": scope.workspace, "knowledge": knowledge, "document": document}
-                version = {**identity, "digest": digest, "pipeline": self._pipeline, "sealed": sealed}
-                contents = [seal_chunk(key, Content(title, p.headings, p.text)) for p in pieces]
-                await _insert(session, version, pieces, contents, vectors)
+        async for sources in uploads.read(self._store, self._keyring, steps.scope, upload, sizes):
+            problems += await self._versions.make(steps.scope, knowledge, reader, sources)
         return problems
 
-    async def _known(self, scope: Scope, knowledge: str) -> dict[tuple[str, str], int]:
-        async with self._store.within(scope) as session:
-            rows = await session.fetch(
-                "versions.known", workspace=scope.workspace, knowledge=knowledge, pipeline=self._pipeline
-            )
-        return {(row["document"], row["digest"]): row["id"] for row in rows}
+    async def _commit_folder(
+        self, steps: Steps, knowledge: str, digests: Mapping[str, str], problems: Sequence[Mapping[str, str]]
+    ) -> dict[str, Any]:
+        async with self._store.within(steps.scope) as session:
+            put = await self._versions.known_within(session, steps.scope, knowledge, digests)
+            change = Change(put, exact=True, problems=problems)
+            made = await commit(session, steps.scope, knowledge, self._versions.pipeline, change)
+        return {"digest": made.digest, "documents": made.documents, "chunks": made.chunks}
 
-    async def _index(
-        self,
-        scope: Scope,
-        knowledge: str,
-        digest: str,
-        digests: Mapping[str, str],
-        problems: Sequence[Mapping[str, str]],
-    ) -> None:
-        """Makes the snapshot and its lexical index visible at once, unless it stands already."""
-        identity = {"workspace": scope.workspace, "knowledge": knowledge}
-        known = await self._known(scope, knowledge)
-        versions = [known[item] for item in digests.items()]
-        async with self._store.within(scope) as session:
-            if await session.row("snapshots.exists", **identity, digest=digest):
-                return
-            rows = await session.fetch("chunks.of_versions", versions=versions)
-            secret = await session.row("workspaces.secret", workspace=scope.workspace)
-            assert secret is not None
-            contents = await unseal_chunks(session, self._keyring, scope.workspace, list(rows))
-            texts = [index_text(c.title, c.headings, c.text) for c in contents]
-            index = postings.build(texts, secret["secret"])
-            await session.run(
-                "snapshots.insert",
-                **identity,
-                digest=digest,
-                pipeline=self._pipeline,
-                versions=versions,
-                chunks=[row["id"] for row in rows],
-                lengths=index.lengths.tobytes(),
-                problems=as_json(problems),
-            )
-            await session.run_many(
-                "postings.insert",
-                ({**identity, "snapshot": digest, "term": t, "packed": p} for t, p in index.rows.items()),
-            )
+    async def _commit_push(self, steps: Steps, upload: str, knowledge: str) -> dict[str, Any] | None:
+        """None when a version was deleted since it was made: then it is to be made again."""
+        where = {"workspace": steps.scope.workspace, "knowledge": knowledge}
+        async with self._store.within(steps.scope) as session:
+            before = await session.row("knowledge.lock", **where)
+            rows = await session.fetch("uploads.list", id=upload)
+            digests = {row["document"]: row["digest"] for row in rows if not row["deleted"]}
+            gone = [row["document"] for row in rows if row["deleted"]]
+            put: dict[str, Member] = await self._versions.known_within(session, steps.scope, knowledge, digests)
+            if before is None or len(put) < len(digests):
+                return None
+            old = await session.fetch("versions.members", **where, documents=[*put, *gone], serial=before["current"])
+            there = {row["document"] for row in old}
+            await session.run("versions.share", **where, upload=upload)
+            made = await commit(session, steps.scope, knowledge, self._versions.pipeline, Change(put, gone))
+            await session.run("versions.delete", **where, documents=gone)
+            owners = [owner(knowledge, document) for document in gone]
+            await session.run("sealing.destroy", workspace=where["workspace"], kind="document", owners=owners)
+        return {
+            "snapshot": made.digest,
+            "chunks": made.chunks,
+            "documents": len(put),
+            "created": len(put.keys() - there),
+            "deleted": len(there.intersection(gone)),
+        }
+
+    async def _index_vectors(self, steps: Steps, knowledge: str, chunks: int) -> None:
+        if chunks > INDEXED:
+            await steps.run("index vectors", self._index, steps, knowledge)
+
+    async def _index(self, steps: Steps, knowledge: str) -> None:
+        async with self._store.within(steps.scope) as session:
+            where = {"workspace": steps.scope.workspace, "knowledge": knowledge}
+            for row in await session.fetch("vectors.dimensions", **where):
+                await session.run("vectors.index", **where, dimensions=row["dimensions"])
 
 
-async def _insert(
-    session: Session,
-    version: Mapping[str, Any],
-    pieces: Sequence[Chunk],
-    contents: Sequence[bytes],
-    vectors: NDArray[np.float32],
-) -> None:
-    identity = {key: version[key] for key in ("workspace", "knowledge", "document")}
-    await session.run(
-        "documents.put",
-        workspace=identity["workspace"],
-        knowledge=identity["knowledge"],
-        id=identity["document"],
-        readers=[EVERYONE],
-    )
-    row = await session.row("versions.insert", **version)
-    if row is None:
-        return
-    await session.run_many(
-        "chunks.insert",
-        (
-            {
-                **identity,
-                "version": row["id"],
-                "ordinal": piece.ordinal,
-                "sealed": sealed,
-                "start": piece.start,
-                "end": piece.end,
-                "page": piece.page,
-                "embedding": as_vector(vector.tolist()),
-            }
-            for piece, sealed, vector in zip(pieces, contents, vectors, strict=True)
-        ),
+def _file(name: str, data: bytes, readers: tuple[str, ...]) -> Source:
+    """Of a folder: who may read a document is a part of its version, for a release holds it."""
+    return Source(
+        document=name,
+        digest=digest(source=hashlib.sha256(data).hexdigest(), readers=list(readers)),
+        body=data,
+        name=name,
+        readers=readers,
     )

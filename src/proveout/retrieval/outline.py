@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Literal
 
 from proveout.errors import InvalidInput
@@ -25,35 +24,15 @@ class Block:
     kind: Kind = "paragraph"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Parsed:
-    """A document's text. Items and rows that follow each other are one line apart, other blocks two."""
+    """A document: its text, the one that every offset is an offset of, and each block's start and end in it."""
 
     title: str
+    text: str
     blocks: tuple[Block, ...]
+    spans: tuple[tuple[int, int], ...]
     metadata: Mapping[str, object] = field(default_factory=dict)
-
-    @cached_property
-    def spans(self) -> tuple[tuple[int, int], ...]:
-        """Each block's start and end in `text`."""
-        found = []
-        at = 0
-        for before, block in zip((None, *self.blocks), self.blocks, strict=False):
-            if before is not None:
-                at += 1 if block.kind in ("item", "row") and before.kind == block.kind else 2
-            found.append((at, at + len(block.text)))
-            at += len(block.text)
-        return tuple(found)
-
-    @cached_property
-    def text(self) -> str:
-        """The extracted text, the one that every offset is an offset of."""
-        parts = []
-        end = 0
-        for block, span in zip(self.blocks, self.spans, strict=True):
-            parts.append("\n" * (span[0] - end) + block.text)
-            end = span[1]
-        return "".join(parts)
 
 
 class Outline:
@@ -89,6 +68,20 @@ class Outline:
         """Add a table row so that it can be read alone: each cell with its column's label."""
         pairs = zip(labels + [""] * len(cells), cells, strict=False)
         self.add("; ".join(f"{a}: {c}" if a and a != c else c for a, c in pairs if c), "row", page)
+
+    def parsed(self, title: str, metadata: Mapping[str, object]) -> Parsed:
+        """The document whole. Items and rows that follow each other are one line apart, other blocks two."""
+        parts: list[str] = []
+        spans = []
+        at = 0
+        for before, block in zip((None, *self.blocks), self.blocks, strict=False):
+            if before is not None:
+                parts.append("\n" if block.kind in ("item", "row") and before.kind == block.kind else "\n\n")
+                at += len(parts[-1])
+            parts.append(block.text)
+            spans.append((at, at + len(block.text)))
+            at += len(block.text)
+        return Parsed(title, "".join(parts), tuple(self.blocks), tuple(spans), metadata)
 
 
 def squeeze(text: str) -> str:

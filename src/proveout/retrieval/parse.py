@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import PurePosixPath
 
 from proveout.errors import InvalidInput
+from proveout.retrieval.docx import read_docx
 from proveout.retrieval.html import read_html
 from proveout.retrieval.markdown import read_markdown
 from proveout.retrieval.outline import Block, Outline, Parsed, decode, squeeze
 from proveout.retrieval.pdf import read_pdf
 
-__all__ = ["SUFFIXES", "Block", "Parsed", "parse"]
+__all__ = ["SUFFIXES", "Block", "Parsed", "parse", "verbatim"]
 
 MAX_BYTES = 32 << 20
 
@@ -42,7 +43,14 @@ def parse(name: str, data: bytes) -> Parsed:
         raise InvalidInput(f"{name}: no text was found; if it is a scan, run OCR over it, else remove the file")
     stem = squeeze(re.sub(r"[-_]+", " ", path.stem))
     title = squeeze(str(metadata.get("title") or "")) or outline.title or stem[:1].upper() + stem[1:]
-    return Parsed(title, tuple(outline.blocks), metadata)
+    return outline.parsed(title, metadata)
+
+
+def verbatim(title: str, text: str) -> Parsed:
+    """A text that is taken word for word: its paragraphs are its blocks, and none is a heading."""
+    gaps = [(0, 0), *(m.span() for m in re.finditer(r"\n[ \t\r]*\n\s*", text)), (len(text), len(text))]
+    spans = [(start, end) for (_, start), (end, _) in pairwise(gaps) if text[start:end].strip()]
+    return Parsed(title, text, tuple(Block(text[a:b]) for a, b in spans), tuple(spans))
 
 
 _BULLET = re.compile(r"\s*(?:[-*+•▪–]|(\d{1,3})[.)])\s+(?=\S)")
@@ -62,6 +70,8 @@ def _text(data: bytes, outline: Outline) -> Mapping[str, object]:
             outline.heading(1 if not outline.blocks else 2, lines[0])
             continue
         _paragraph([line for line in lines if not _UNDERLINE.fullmatch(line)], outline)
+    if len(outline.blocks) == 1 and outline.blocks[0].kind == "heading":  # a note of one line
+        outline.add(outline.blocks.pop().text)
     return {}
 
 
@@ -93,5 +103,6 @@ _READERS: Mapping[str, Callable[[bytes, Outline], Mapping[str, object]]] = {
     ".htm": read_html,
     ".txt": _text,
     ".pdf": read_pdf,
+    ".docx": read_docx,
 }
 SUFFIXES = tuple(_READERS)

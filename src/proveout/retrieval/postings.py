@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 from proveout.language import content_words
 
+Row = tuple[NDArray[np.int64], NDArray[np.uint16]]
+"""Where a term stands: ordinals of texts, and how often in each."""
+
 K1, B = 0.9, 0.4  # the settings of Anserini's BM25 baselines
 VERSION = "bm25-1"
 
@@ -54,32 +57,37 @@ def build(texts: Sequence[str], key: bytes) -> Index:
     return Index({term: pack(ordinals[term], frequencies[term]) for term in ordinals}, lengths)
 
 
-def pack(ordinals: Sequence[int], frequencies: Sequence[int]) -> bytes:
+def pack(ordinals: Sequence[int] | NDArray[np.int64], frequencies: Sequence[int] | NDArray[np.uint16]) -> bytes:
     """One row of postings as bytes."""
     return np.asarray(ordinals, "<u4").tobytes() + np.asarray(frequencies, "<u2").tobytes()
 
 
-def unpack(row: bytes) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
+def unpack(row: bytes) -> Row:
     """Ordinals and frequencies of a row."""
     count = len(row) // 6
-    return np.frombuffer(row, "<u4", count), np.frombuffer(row, "<u2", count, offset=4 * count)
+    return np.frombuffer(row, "<u4", count).astype(np.int64), np.frombuffer(row, "<u2", count, offset=4 * count)
 
 
 def score(
-    query_terms: Iterable[int], rows: Mapping[int, bytes], lengths: NDArray[np.float32], count: int
+    query_terms: Iterable[int],
+    rows: Mapping[int, Sequence[Row]],
+    lengths: NDArray[np.float32],
+    live: NDArray[np.bool_],
 ) -> NDArray[np.float32]:
-    """BM25 of every text, float32 [count], as a share in [0, 1] of what the query could reach.
+    """BM25 of every text, float32 [count], as a share in [0, 1] of what the query could reach; 0 where not `live`.
 
     Robertson & Zaragoza (2009) with Lucene's idf, divided by its bound Σ idf·(k1 + 1) over *all* query terms (one
     that no text holds counts as the rarest): so 0.5 means the same for every query. The order is BM25's.
     """
-    scores = np.zeros(count, np.float32)
+    scores = np.zeros(len(lengths), np.float32)
+    count = int(np.count_nonzero(live))
     bound = 0.0
-    norms = K1 * (1 - B + B * lengths / max(float(lengths.mean()) if count else 0.0, 1e-9))
+    norms = K1 * (1 - B + B * lengths / max(float(lengths[live].mean()) if count else 0.0, 1e-9))
     for term in set(query_terms):
-        row = rows.get(term, b"")
-        ordinals, frequencies = unpack(row)
-        idf = math.log(1 + (count - len(ordinals) + 0.5) / (len(ordinals) + 0.5))
+        pieces = [(o[live[o]], f[live[o]]) for o, f in rows.get(term, ())]
+        held = sum(len(ordinals) for ordinals, _ in pieces)
+        idf = math.log(1 + (count - held + 0.5) / (held + 0.5))
         bound += idf * (K1 + 1)
-        scores[ordinals] += idf * (K1 + 1) * frequencies / (frequencies + norms[ordinals])
+        for ordinals, frequencies in pieces:
+            scores[ordinals] += idf * (K1 + 1) * frequencies / (frequencies + norms[ordinals])
     return scores / bound if bound else scores

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import resource
+import subprocess
+import sys
 from multiprocessing.connection import Connection
 
 from proveout.errors import InvalidInput
 from proveout.retrieval.chunk import Chunk, chunks
-from proveout.retrieval.parse import parse
+from proveout.retrieval.parse import Parsed, parse
 
 _SECONDS = 60.0
 _BYTES = 2 * 2**30
@@ -19,10 +21,15 @@ class Reader:
     """Reads documents one at a time. A document that breaks the process costs only itself."""
 
     def __init__(self) -> None:
-        self._child: tuple[multiprocessing.process.BaseProcess, Connection] | None = None
+        self._child: tuple[subprocess.Popen[bytes], Connection] | None = None
+        self._turn = asyncio.Lock()
 
-    async def read(self, name: str, data: bytes) -> tuple[str, str, list[Chunk]]:
-        """The title, the text and the chunks of a document. Raises InvalidInput, saying how to mend it."""
+    async def read(self, name: str, data: bytes) -> tuple[Parsed, list[Chunk]]:
+        """A document in the format of its name's suffix, and its chunks. Raises InvalidInput: how to mend it."""
+        async with self._turn:
+            return await self._read(name, data)
+
+    async def _read(self, name: str, data: bytes) -> tuple[Parsed, list[Chunk]]:
         if self._child is None:
             self._child = await asyncio.to_thread(_start)
         line = self._child[1]
@@ -37,8 +44,8 @@ class Reader:
             raise InvalidInput(f"{name}: the file cannot be read without harm; save it anew or remove it") from None
         if isinstance(answer, str):
             raise InvalidInput(answer)
-        title, text, pieces = answer
-        return title, text, pieces
+        parsed, pieces = answer
+        return parsed, pieces
 
     def close(self) -> None:
         """Ends the process."""
@@ -46,15 +53,15 @@ class Reader:
             process, line = self._child
             self._child = None
             process.kill()
-            process.join()
+            process.wait()
             line.close()
 
 
-def _start() -> tuple[multiprocessing.process.BaseProcess, Connection]:
-    context = multiprocessing.get_context("spawn")  # a fork after a model was loaded would hang
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), daemon=True)
-    process.start()
+def _start() -> tuple[subprocess.Popen[bytes], Connection]:
+    """Not multiprocessing's own start, which would import all that the parent's main module does: seconds of it."""
+    ours, theirs = multiprocessing.Pipe()
+    command = [sys.executable, "-m", __name__, str(theirs.fileno())]
+    process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
     theirs.close()
     return process, ours
 
@@ -62,14 +69,21 @@ def _start() -> tuple[multiprocessing.process.BaseProcess, Connection]:
 def _serve(line: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_BYTES, _BYTES))
     while True:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        limit = int(used.ru_utime + used.ru_stime + _SECONDS) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))  # should the parent be gone
         try:
             name, data = line.recv()
         except EOFError:
             return
         try:
             parsed = parse(name, data)
-            line.send((parsed.title, parsed.text, chunks(parsed)))
+            line.send((parsed, chunks(parsed)))
         except InvalidInput as error:
             line.send(error.message)
         except (MemoryError, RecursionError):
             line.send(f"{name}: the file needs too much memory to read; split it")
+
+
+if __name__ == "__main__":
+    _serve(Connection(int(sys.argv[1])))

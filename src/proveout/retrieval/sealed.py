@@ -16,6 +16,14 @@ class Content(msgspec.Struct, frozen=True, array_like=True):
     text: str
 
 
+class Whole(msgspec.Struct, frozen=True, array_like=True):
+    """A document as it is sealed; its metadata is JSON."""
+
+    title: str
+    text: str
+    metadata: bytes
+
+
 def owner(knowledge: str, document: str) -> str:
     """The owner of a document's key."""
     return f"{knowledge}/{document}"
@@ -24,6 +32,16 @@ def owner(knowledge: str, document: str) -> str:
 def seal_chunk(key: bytes, content: Content) -> bytes:
     """The chunk under its document's key."""
     return seal(key, msgspec.msgpack.encode(content), "chunk")
+
+
+def seal_whole(key: bytes, whole: Whole) -> bytes:
+    """The document under its key."""
+    return seal(key, msgspec.msgpack.encode(whole), "version")
+
+
+def unseal_whole(key: bytes, sealed: bytes) -> Whole:
+    """The document. Raises Unsealable."""
+    return msgspec.msgpack.decode(unseal(key, sealed, "version"), type=Whole)
 
 
 async def unseal_chunks(session: Session, keyring: Keyring, workspace: str, rows: list[Row]) -> list[Content]:

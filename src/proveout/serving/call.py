@@ -21,6 +21,7 @@ from proveout.domain import (
     Principal,
     Prompt,
     Release,
+    Role,
     StageName,
     Text,
     ToolCallPiece,
@@ -39,7 +40,7 @@ class Asked:
     """What a caller wants: the model's name as given, the messages, and what overrides a release's parameters.
 
     `options` are fields of OpenAI's protocol that only some models take, as sent. `embed` asks for the vectors of the
-    messages instead of an answer to them.
+    messages instead of an answer to them. `bounds_thoughts`: `max_tokens` came as `max_completion_tokens`.
     """
 
     model: str | None
@@ -51,6 +52,8 @@ class Asked:
     stop: tuple[str, ...] = ()
     options: Mapping[str, object] = field(default_factory=dict)
     embed: bool = False
+    bounds_thoughts: bool = False
+    user: str | None = None  # whom the client asks for, in its own words
 
     @property
     def question(self) -> str:
@@ -110,8 +113,19 @@ class Call:
     prompts: tuple[Prompt, ...] = ()  # one for each of `models`
 
     @property
+    def subject(self) -> str:
+        """Whose data the call holds: the user that the client names, else the key itself."""
+        return f"user:{self.asked.user}" if self.asked.user else f"key:{self.principal.key.id}"
+
+    @property
     def has_knowledge(self) -> bool:
         return self.release is not None and bool(self.release.manifest.knowledge)
+
+    @property
+    def ignored(self) -> tuple[Role, ...]:
+        """The roles whose messages have no part in the answer: a release's instructions are its own, and tested so."""
+        given = self.release is not None and any(m.role == "system" for m in self.asked.messages)
+        return ("system",) if given else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +156,8 @@ class Rooms:
     searcher: Searcher
     embed: Embed
     journal: Journal
-    payloads: Payloads | None  # None: nothing of the content is kept
+    payloads: Payloads
+    captures: Callable[[str | None], bool]  # by app: whether the content of its requests is kept; None: of no app
     default: str | None  # the model for callers that name none
     observe: Callable[[Call, Completion], None]  # called once for each completion that was written
 

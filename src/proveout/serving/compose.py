@@ -18,7 +18,13 @@ async def compose(call: Call, rooms: Rooms) -> Call:
     if call.release is not None:
         messages = _of_release(call, call.release.manifest.prompt)
     prompts = tuple(
-        Prompt(rooms.catalogue.resolve(use.name)[1], messages, call.parameters, call.asked.options)
+        Prompt(
+            rooms.catalogue.resolve(use.name)[1],
+            messages,
+            call.parameters,
+            call.asked.options,
+            call.asked.bounds_thoughts,
+        )
         for use in call.models
     )
     return replace(call, prompts=prompts)
@@ -29,7 +35,7 @@ def _of_release(call: Call, texts: PromptTexts) -> tuple[Message, ...]:
     values = {"question": question, "passages": call.passages, "quotes": call.quotes}
     system = Message("system", render(texts.system, values))
     text = render(texts.answer, values)
-    turns = [m for m in call.asked.messages if m.role != "system"]
+    turns = [m for m in call.asked.messages if m.role not in call.ignored]
     at = max(n for n, m in enumerate(turns) if m.role == "user")
     parts: tuple[Mapping[str, object], ...] = ()
     if turns[at].parts:

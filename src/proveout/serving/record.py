@@ -56,7 +56,7 @@ async def record_completion(
         served_by=answer.served_by if answer else "",
         runtime=rooms.catalogue.runtime(model),
         documents=tuple(dict.fromkeys(p.document for p in call.passages)),
-        subject=call.principal.key.id,
+        subject=await rooms.payloads.subject(call.principal.scope, call.subject),
         payload=await _payload(call, rooms),
     )
     if progress.recorded:  # asked and said without a pause in between: a cancelled call comes here a second time
@@ -67,8 +67,8 @@ async def record_completion(
 
 
 async def _payload(call: Call, rooms: Rooms) -> bytes | None:
-    """What was asked and answered so far, sealed; None when this server captures nothing."""
-    if rooms.payloads is None:
+    """What was asked and answered so far, sealed; None where nothing of the content is to be kept."""
+    if not rooms.captures(call.release.app if call.release else None):
         return None
     said = call.progress.said
     payload = Payload(
@@ -77,4 +77,4 @@ async def _payload(call: Call, rooms: Rooms) -> bytes | None:
         answer="".join(piece.text for piece in said if isinstance(piece, Text)),
         tool_calls=[piece for piece in said if isinstance(piece, ToolCallPiece)],
     )
-    return await rooms.payloads.seal(call.principal.scope, call.principal.key.id, call.request, payload)
+    return await rooms.payloads.seal(call.principal.scope, call.subject, call.request, payload)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from proveout.domain import STAGES, Directory, ModelUse, Parameters, Principal, Release, Right, StageName
+from proveout.domain import STAGES, Directory, Parameters, Principal, Release, Right, StageName
 from proveout.errors import InvalidInput, NotFound
 from proveout.serving.call import Asked, Call, Rooms
 
@@ -23,7 +23,7 @@ async def resolve(call: Call, rooms: Rooms) -> Call:
     """
     if call.asked.embed:
         return _to_embed(call, rooms)
-    name = call.asked.model or rooms.default or _first_app(rooms.directory(), call.principal) or _LOCAL
+    name = call.asked.model or rooms.default or _first_app(rooms.directory(), call.principal) or _local(rooms)
     if not any(m.role == "user" and (m.parts or m.content.strip()) for m in call.asked.messages):
         raise InvalidInput("messages: there is no user message with text to answer.")
     return _able(_direct(call, rooms, name) if "/" in name or name == "echo" else _of_app(call, rooms, name), rooms)
@@ -33,7 +33,7 @@ def _direct(call: Call, rooms: Rooms, name: str) -> Call:
     if not call.principal.may_call(name):
         raise _unknown(name)
     rooms.catalogue.resolve(name)
-    use = ModelUse(name, rooms.catalogue.digest(name))
+    use = rooms.catalogue.use(name)
     base = Parameters(max_tokens=_DIRECT_MAX_TOKENS)
     return replace(call, models=(use,), parameters=_overridden(base, call.asked))
 
@@ -55,9 +55,9 @@ def _to_embed(call: Call, rooms: Rooms) -> Call:
     if not call.principal.may_call(name):
         raise _unknown(name)
     rooms.catalogue.embedder(name)
-    if call.asked.options and not rooms.catalogue.takes_options(name):
+    if call.asked.options and not rooms.catalogue.takes(name, *call.asked.options):
         raise InvalidInput(f"{next(iter(call.asked.options))}: the embedded model does not take this: leave it out.")
-    return replace(call, models=(ModelUse(name, rooms.catalogue.digest(name)),), parameters=Parameters(max_tokens=0))
+    return replace(call, models=(rooms.catalogue.use(name),), parameters=Parameters(max_tokens=0))
 
 
 def _able(call: Call, rooms: Rooms) -> Call:
@@ -72,12 +72,12 @@ def _able(call: Call, rooms: Rooms) -> Call:
                 f"{field}: the app {name!r} answers in text that its sources support, sentence by sentence, so it "
                 "takes no tools, images, schemas or log probabilities: leave this out, or use a model directly."
             )
-    models = tuple(use for use in call.models if rooms.catalogue.takes_options(use.name))
+    models = tuple(use for use in call.models if rooms.catalogue.takes(use.name, *needs))
     if not models:
-        what = "turns of tools, or parts other than text" if needs[0] == "messages" else "this"
+        field = next((f for f in needs if not rooms.catalogue.takes(call.models[0].name, f)), needs[0])
+        what = "turns of tools, or parts other than text" if field == "messages" else "this"
         raise InvalidInput(
-            f"{needs[0]}: the embedded model behind {name!r} does not take {what} yet: leave it out, or use a "
-            "PROVIDER/MODEL that does."
+            f"{field}: the local model behind {name!r} does not take {what}: leave it out, or use a model that does."
         )
     return replace(call, models=models)
 
@@ -115,6 +115,10 @@ def models_for(directory: Directory, principal: Principal, direct: list[str]) ->
 def _first_app(directory: Directory, principal: Principal) -> str | None:
     apps = (a for w, a, _ in directory.routes if w == principal.key.workspace and principal.may_ask(a))
     return min(apps, default=None)
+
+
+def _local(rooms: Rooms) -> str:
+    return next((name for name in rooms.catalogue.names() if name.startswith("local/")), _LOCAL)
 
 
 def _overridden(base: Parameters, asked: Asked) -> Parameters:

@@ -14,7 +14,8 @@ from psycopg.types.json import Jsonb, set_json_dumps
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from proveout.domain import Scope
-from proveout.errors import Conflict, InvalidInput, Unavailable
+from proveout.errors import Conflict, InvalidInput, StorageFull, Unavailable
+from proveout.store.line import Line
 from proveout.store.queries import Query, load
 
 Row = Mapping[str, Any]
@@ -64,7 +65,7 @@ class Store:
     def __init__(self, dsn: str, *, size: int) -> None:
         self._queries = load()
         self._dsn = dsn
-        self._alone: AsyncConnection[DictRow] | None = None
+        self._line: Line | None = None
         self._pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
             dsn,
             min_size=1,
@@ -84,8 +85,8 @@ class Store:
 
     async def close(self) -> None:
         await self._pool.close()
-        if self._alone is not None:
-            await self._alone.close()
+        if self._line is not None:
+            self._line.close()
 
     @asynccontextmanager
     async def within(self, scope: Scope) -> AsyncIterator[Session]:
@@ -102,16 +103,22 @@ class Store:
         async with self._transaction() as connection:
             yield Session(connection, self._queries, scoped=False)
 
-    async def run_alone(self, name: str, /, **parameters: Any) -> None:
+    async def run_alone(self, name: str, /, **parameters: Jsonb) -> None:
         """Runs one unscoped statement as its own transaction, on a connection beside the pool: one round trip.
 
-        For one caller at a time.
+        Always the same statement, for one caller at a time.
         """
         with _our_errors():
-            if self._alone is None or self._alone.closed:
-                self._alone = await AsyncConnection.connect(self._dsn, autocommit=True, row_factory=dict_row)
-                await _configure(self._alone)
-            await Session(self._alone, self._queries, scoped=False).run(name, **parameters)
+            if self._line is None or self._line.closed:
+                connection = await AsyncConnection.connect(self._dsn, autocommit=True, row_factory=dict_row)
+                try:
+                    await _configure(connection)
+                    sql = Session(connection, self._queries, scoped=False)._query(name).sql
+                    self._line = await Line.open(connection, sql)
+                except psycopg.Error:
+                    await connection.close()
+                    raise
+            await self._line.run({key: msgspec.json.encode(value.obj) for key, value in parameters.items()})
 
     async def listen(self, channel: LiteralString, seconds: float) -> AsyncGenerator[None, None]:
         """Yields at every NOTIFY on the channel, and every so many seconds. Raises Unavailable."""
@@ -135,6 +142,8 @@ def _our_errors() -> Iterator[None]:
     """Turns what a database does into our errors."""
     try:
         yield
+    except psycopg.errors.DiskFull as error:
+        raise StorageFull from error
     except (PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise Unavailable("The database is not reachable just now; try again in a moment.") from error
     except psycopg.DataError as error:
@@ -154,6 +163,11 @@ def as_json(value: object) -> Jsonb:
     return Jsonb(value)
 
 
+def as_array(values: Sequence[str]) -> str:
+    """A text[] as one text, for a column of lists of different lengths within an unnest."""
+    return "{" + ",".join('"' + v.replace("\\", "\\\\").replace('"', '\\"') + '"' for v in values) + "}"
+
+
 def as_vector(values: Sequence[float]) -> str:
-    """A parameter for a pgvector column."""
+    """A parameter for a pgvector column, as text."""
     return "[" + ",".join(f"{v:.7g}" for v in values) + "]"

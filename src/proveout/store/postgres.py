@@ -32,6 +32,8 @@ _SETTINGS = {
     "log_min_messages": "warning",
 }
 _LEFTOVER_SECONDS = 10.0
+_RESERVE_BYTES = 64 * 2**20  # what is under way needs segments of 16 MB to end in, and recovery another
+_CLUSTER_BYTES = 64 * 2**20
 _NSS_WRAPPER = "libnss_wrapper.so"
 
 
@@ -63,7 +65,14 @@ class EmbeddedPostgres:
 
         Raises StartRefused with what to change.
         """
-        if not (self.folder / "PG_VERSION").exists():
+        fresh = not (self.folder / "PG_VERSION").exists()
+        needed = _RESERVE_BYTES + (_CLUSTER_BYTES if fresh else 0)
+        if (free := _free(self.folder.parent)) < needed:
+            raise StartRefused(
+                f"The disk that holds {self.folder.parent} has {free >> 20} MB left, and Postgres needs "
+                f"{needed >> 20} MB: free some, or choose another --data."
+            )
+        if fresh:
             self._initialise()
         self._stop_leftover()
 
@@ -107,6 +116,17 @@ class EmbeddedPostgres:
         except (FileNotFoundError, ProcessLookupError, ValueError):
             return None
         return pid if str(self.folder).encode() in command.split(b"\0") else None
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the disk of an embedded Postgres has too little left to begin anything. Of another's nothing is known."""
+    return folder.exists() and _free(folder) < _RESERVE_BYTES
+
+
+def _free(folder: Path) -> int:
+    """Bytes of its disk that are left to this user."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
 
 
 def _binary(name: str) -> Path:

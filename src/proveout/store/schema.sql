@@ -81,6 +81,7 @@ create table routes (
     app text not null,
     stage text not null check (stage in ('poc', 'beta', 'production')),
     stable integer not null,
+    since timestamptz not null default now(), -- the stable release serves this stage
     primary key (workspace, app, stage),
     foreign key (workspace, app, stable) references releases
 );
@@ -113,7 +114,7 @@ create function scope_unrestricted() returns boolean stable language sql as
 -- destroys what was sealed under it.
 create table sealing_keys (
     workspace text not null references workspaces,
-    kind text not null check (kind in ('workspace', 'document', 'subject')),
+    kind text not null check (kind in ('workspace', 'document', 'subject', 'log')),
     owner text not null,
     wrapped bytea not null,
     primary key (workspace, kind, owner)
@@ -127,67 +128,110 @@ create table bundles (
     created timestamptz not null default now()
 );
 
-create table documents (
+-- A base of documents, filled by pushes or from folders, never both. `snapshot` is the one that is searched.
+create table knowledge (
     workspace text not null references workspaces,
-    knowledge text not null,
-    id text not null check (length(id) between 1 and 1000),
-    readers text[] not null,
-    primary key (workspace, knowledge, id)
+    name text not null,
+    origin text not null check (origin in ('push', 'folder')),
+    snapshot text,
+    serial integer not null default 0, -- of the newest snapshot made
+    primary key (workspace, name)
 );
 
--- A document's text as one pipeline made it; digest covers the source's bytes, title and metadata.
+-- A document as one pipeline made it; digest covers the source, title and metadata, in a folder its readers too.
+-- A push sets the readers of every version of its document: whoever loses the right loses it in old snapshots too.
 create table versions (
     id bigint generated always as identity primary key,
     workspace text not null,
     knowledge text not null,
-    document text not null,
+    document text not null check (length(document) between 1 and 1000),
     digest text not null,
     pipeline text not null,
-    sealed bytea not null, -- title and text, under the document's key
+    readers text[] not null,
+    sealed bytea not null, -- title, text and metadata, under the document's key
+    chunks integer not null,
     created timestamptz not null default now(),
     unique (workspace, knowledge, document, digest, pipeline),
-    foreign key (workspace, knowledge, document) references documents on delete cascade
+    foreign key (workspace, knowledge) references knowledge on delete cascade
 );
 
 create table chunks (
     id bigint generated always as identity primary key,
     workspace text not null,
     knowledge text not null,
-    document text not null,
     version bigint not null references versions on delete cascade,
     ordinal integer not null,
     sealed bytea not null, -- title, headings and text, under the document's key
     start integer not null,
     "end" integer not null,
     page integer,
-    embedding vector not null,
-    unique (version, ordinal),
-    foreign key (workspace, knowledge, document) references documents on delete cascade
+    dimensions smallint not null,
+    embedding halfvec not null, -- of no fixed length: another embedder may have another
+    unique (version, ordinal)
 );
+alter table chunks alter embedding set storage plain; -- beside its row: an exact search reads nothing else
 
--- An immutable set of document versions. chunks[i] is the chunk of ordinal i in postings and lengths.
+-- An immutable set of versions, those born up to its serial that have not died by then. Where documents were deleted
+-- since, it has fewer.
 create table snapshots (
-    workspace text not null references workspaces,
-    knowledge text not null,
-    digest text not null,
-    pipeline text not null,
-    versions bigint[] not null,
-    chunks bigint[] not null,
-    lengths bytea not null,
-    problems jsonb not null default '[]',
-    created timestamptz not null default now(),
-    primary key (workspace, knowledge, digest)
-);
-
--- The lexical index of a snapshot, one packed row a term; terms are keyed hashes, not words.
-create table postings (
     workspace text not null,
     knowledge text not null,
-    snapshot text not null,
+    digest text not null,
+    serial integer not null,
+    pipeline text not null,
+    documents integer not null,
+    chunks integer not null,
+    problems jsonb not null default '[]',
+    created timestamptz not null default now(),
+    primary key (workspace, knowledge, digest),
+    unique (workspace, knowledge, serial),
+    foreign key (workspace, knowledge) references knowledge on delete cascade
+);
+
+create table members (
+    workspace text not null,
+    knowledge text not null,
+    version bigint not null references versions on delete cascade,
+    born integer not null,
+    died integer not null default 2147483647,
+    primary key (version, born)
+);
+create index members_by_serial on members (workspace, knowledge, died, born);
+
+-- The lexical index of a base, in segments that merges make fewer. chunks[i] is the chunk of ordinal i in postings;
+-- what is no member of a snapshot is passed over when that snapshot is searched.
+create table segments (
+    id bigint generated always as identity primary key,
+    workspace text not null,
+    knowledge text not null,
+    size integer not null,
+    chunks bytea not null, -- int64 each, little-endian
+    versions bytea not null, -- of each chunk, int64
+    lengths bytea not null, -- of each chunk in content words, float32
+    foreign key (workspace, knowledge) references knowledge on delete cascade
+);
+create index segments_of_knowledge on segments (workspace, knowledge);
+
+-- One packed row a term; terms are keyed hashes, not words.
+create table postings (
+    workspace text not null,
+    segment bigint not null references segments on delete cascade,
     term bigint not null,
     packed bytea not null,
-    primary key (workspace, knowledge, snapshot, term),
-    foreign key (workspace, knowledge, snapshot) references snapshots on delete cascade
+    primary key (segment, term)
+);
+
+-- Documents on their way in, waiting for the job that makes them searchable; sealed under the workspace's key.
+-- Nothing sealed: the document is to go.
+create table uploads (
+    id text not null,
+    workspace text not null references workspaces,
+    document text not null,
+    readers text[] not null,
+    digest text not null,
+    sealed bytea,
+    created timestamptz not null default now(),
+    primary key (id, document)
 );
 
 -- The record of requests: an intent before the model is called, a completion before the last byte ------
@@ -239,6 +283,42 @@ create table payloads (
 );
 create index payloads_by_time on payloads (at);
 
+-- The log: what happened. An event waits, then the integrator gives it a position in its workspace's log, and with it
+-- the record (canonical JSON) and the salt that the log's entry commits to. Erasure takes both away; the entry stays.
+create table events (
+    id bigint generated always as identity primary key,
+    workspace text not null,
+    kind text not null, -- source:subject:action
+    at timestamptz not null,
+    request text,
+    subject text, -- a pseudonym
+    facts jsonb not null default '{}',
+    position bigint,
+    record text,
+    salt bytea,
+    commitment text
+);
+create index events_waiting on events (workspace, id) where position is null;
+create index events_by_subject on events (workspace, subject) where subject is not null;
+create unique index events_by_position on events (workspace, position) where position is not null;
+create unique index events_by_request on events (request, kind) where request is not null;
+
+-- The Merkle tree as tlog-tiles has it; level -1 are the bundles of entries. A partial tile is a prefix of the later one.
+create table tiles (
+    workspace text not null,
+    level smallint not null,
+    n bigint not null,
+    content bytea not null,
+    primary key (workspace, level, n)
+);
+
+create table checkpoints (
+    workspace text primary key,
+    size bigint not null,
+    note bytea not null, -- signed, and cosigned as far as witnesses have answered
+    signed timestamptz not null default now()
+);
+
 -- Golden questions asked of a release; results hold questions and answers.
 create table evaluations (
     id text primary key,
@@ -268,10 +348,19 @@ begin
         insert into proveout.intents
             select * from jsonb_populate_recordset(null::proveout.intents, new_intents)
             on conflict do nothing;
+        insert into proveout.events (workspace, kind, at, request)
+            select workspace, 'serving:request:begun', begun, request
+            from jsonb_populate_recordset(null::proveout.intents, new_intents)
+            on conflict do nothing;
     end if;
     if new_completions <> '[]' then
         insert into proveout.completions
             select * from jsonb_populate_recordset(null::proveout.completions, new_completions)
+            on conflict do nothing;
+        insert into proveout.events (workspace, kind, at, request, subject)
+            select workspace, 'serving:request:ended', ended, request, subject
+            from jsonb_to_recordset(new_completions)
+                as c(workspace text, ended timestamptz, request text, subject text)
             on conflict do nothing;
         insert into proveout.payloads (request, workspace, subject, sealed)
             select request, workspace, subject, decode(payload, 'base64')
@@ -285,33 +374,33 @@ do $$
 declare
     name text;
 begin
-    foreach name in array array['sealing_keys', 'bundles', 'documents', 'versions', 'chunks', 'snapshots', 'postings',
+    foreach name in array array['sealing_keys', 'bundles', 'knowledge', 'versions', 'chunks', 'snapshots', 'members',
+                                'segments', 'postings', 'uploads',
                                 'intents', 'completions', 'payloads',
+                                'events', 'tiles', 'checkpoints',
                                 'evaluations', 'evaluation_cases'] loop
         execute format('alter table %I enable row level security', name);
         execute format('alter table %I force row level security', name);
     end loop;
     -- the whole workspace, for rows that hold no document's text
-    foreach name in array array['snapshots', 'postings', 'intents', 'completions', 'payloads'] loop
+    foreach name in array array['knowledge', 'snapshots', 'members', 'segments', 'postings', 'intents', 'completions',
+                                'payloads', 'events', 'tiles', 'checkpoints'] loop
         execute format('create policy of_workspace on %I for select
             using (workspace = (select scope_workspace()))', name);
     end loop;
     -- written by background work, within its workspace
-    foreach name in array array['documents', 'versions', 'chunks', 'snapshots', 'postings'] loop
+    foreach name in array array['knowledge', 'versions', 'chunks', 'snapshots', 'members', 'segments', 'postings',
+                                'events', 'tiles', 'checkpoints'] loop
         execute format('create policy by_system on %I for all
             using (workspace = (select scope_workspace()) and (select scope_unrestricted()))', name);
     end loop;
-    foreach name in array array['versions', 'chunks'] loop
-        execute format('create policy of_readers on %I for select
-            using (workspace = (select scope_workspace()) and exists (
-                select from documents d
-                where d.workspace = %I.workspace and d.knowledge = %I.knowledge and d.id = %I.document))',
-            name, name, name, name);
-    end loop;
 end $$;
--- `documents` decides: versions and chunks are visible where their document is.
-create policy of_readers on documents for select
+-- `versions` decides: chunks are visible where their version is.
+create policy of_readers on versions for select
     using (workspace = (select scope_workspace()) and readers && (select scope_readers()));
+create policy of_readers on chunks for select
+    using (workspace = (select scope_workspace()) and exists (select from versions v where v.id = chunks.version));
+create policy of_workspace on uploads for all using (workspace = (select scope_workspace()));
 create policy of_workspace on sealing_keys for all using (workspace = (select scope_workspace()));
 create policy of_workspace on bundles for all using (workspace = (select scope_workspace()));
 create policy of_workspace on evaluations for all using (workspace = (select scope_workspace()));
@@ -320,8 +409,41 @@ create policy of_workspace on evaluation_cases for all using (workspace = (selec
 create policy appended on intents for insert with check (true);
 create policy appended on completions for insert with check (true);
 create policy appended on payloads for insert with check (true);
+create policy appended on events for insert with check (true);
 create policy expired on payloads for delete
     using (workspace = (select scope_workspace()) and (select scope_unrestricted()));
+
+-- Nearest neighbours through the vector index of a base. The length of vectors and the base stand in the text, because
+-- the index is of them: a partial expression index, made when a base is large enough to need one.
+create function nearest_query_v1(workspace text, knowledge text, dimensions integer) returns text
+    immutable language sql as $$
+    select format('select c.id, 1 - (c.embedding::public.halfvec(%1$s) operator(public.<=>) $1::public.halfvec(%1$s)) '
+                  'from proveout.chunks c where c.workspace = %2$L and c.knowledge = %3$L and c.dimensions = %1$s '
+                  'and exists (select from proveout.members m where m.version = c.version and m.born <= $2 and m.died > $2) '
+                  'order by c.embedding::public.halfvec(%1$s) operator(public.<=>) $1::public.halfvec(%1$s) limit $3',
+                  dimensions, workspace, knowledge) $$;
+
+-- The plan is pinned: at some limits the planner would rather sort every row.
+create function nearest_v1(workspace text, knowledge text, dimensions integer, query text, serial integer, count integer)
+    returns table (id bigint, score double precision) stable language plpgsql
+    set hnsw.ef_search = 200 set hnsw.iterative_scan = relaxed_order
+    set enable_seqscan = off set enable_sort = off set enable_bitmapscan = off as $$
+begin
+    return query execute proveout.nearest_query_v1(workspace, knowledge, dimensions)
+        using query::public.halfvec, serial, count;
+end $$;
+
+-- With the rights of the schema's owner, for the service may not make indexes.
+create function index_vectors_v1(workspace text, knowledge text, dimensions integer) returns void
+    language plpgsql security definer set search_path = proveout, public, pg_temp as $$
+begin
+    execute format('create index if not exists %I on chunks using hnsw ((embedding::halfvec(%s)) halfvec_cosine_ops)
+                    where workspace = %L and knowledge = %L and dimensions = %s',
+                   'vectors_' || md5(workspace || '/' || knowledge || '/' || dimensions), dimensions,
+                   workspace, knowledge, dimensions);
+end $$;
+revoke all on function index_vectors_v1 from public;
+grant execute on function index_vectors_v1 to proveout_service;
 
 grant usage on schema proveout to proveout_service;
 grant select, insert, update, delete on all tables in schema proveout to proveout_service;

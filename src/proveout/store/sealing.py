@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +22,7 @@ from proveout.errors import ProveoutError, StartRefused
 from proveout.store.pool import Session
 
 MASTER_KEY_FILE = "master.key"  # in the data folder, mode 0600
-KeyKind = Literal["workspace", "document", "subject"]
+KeyKind = Literal["workspace", "document", "subject", "log"]
 _KEY_BYTES, _NONCE_BYTES = 32, 12
 
 
@@ -62,6 +64,22 @@ class Keyring:
         """The key of a document or subject, made at its first use."""
         above = await self.workspace(session, workspace)
         return unseal(above, await _wrapped(session, above, workspace, kind, owner), _purpose(kind, owner))
+
+    async def keys(self, session: Session, workspace: str, kind: KeyKind, owners: Sequence[str]) -> list[bytes]:
+        """The keys of documents or subjects in the order of `owners`, made at their first use."""
+        above = await self.workspace(session, workspace)
+        wanted = sorted(set(owners))
+        fresh = [seal(above, secrets.token_bytes(_KEY_BYTES), _purpose(kind, owner)) for owner in wanted]
+        where = {"workspace": workspace, "kind": kind, "owners": wanted}
+        await session.run("sealing.insert_many", **where, wrapped=fresh)  # those that are there already stay
+        rows = await session.fetch("sealing.get_many", **where)
+        found = {row["owner"]: unseal(above, row["wrapped"], _purpose(kind, row["owner"])) for row in rows}
+        return [found[owner] for owner in owners]
+
+    async def pseudonym(self, session: Session, workspace: str, subject: str) -> str:
+        """What stands for a subject wherever it is written down: HMAC-SHA256 under the workspace's key, 128 bits."""
+        key = await self.workspace(session, workspace)
+        return hmac.digest(key, f"subject {subject}".encode(), "sha256")[:16].hex()
 
     def unwrap(self, workspace: str, kind: KeyKind, owner: str, wrapped: bytes) -> bytes:
         """The key that a row brought along, of a workspace whose own key is in memory. Raises Unsealable."""

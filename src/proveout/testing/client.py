@@ -83,9 +83,13 @@ class Client:
         return seen
 
     async def record(self, request: str) -> dict[str, Any] | None:
-        """The server's record of a request; None when it has none."""
-        async with self._get(f"/api/v1/requests/{request}") as response:
-            return dict(await response.json()) if response.status == 200 else None
+        """The server's record of a request; None when it has none. Waits while the server is not able to tell (503)."""
+        deadline = time.monotonic() + self.patience
+        while True:
+            async with self._get(f"/api/v1/requests/{request}") as response:
+                if response.status != 503 or time.monotonic() > deadline:
+                    return dict(await response.json()) if response.status == 200 else None
+            await asyncio.sleep(0.1)
 
     async def newest(self, limit: int = 1000) -> list[dict[str, Any]]:
         """The server's newest records."""

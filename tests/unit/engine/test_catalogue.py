@@ -5,7 +5,10 @@ import pytest
 from proveout.domain import Price
 from proveout.engine.catalogue import Catalogue, Provider
 from proveout.engine.echo import Echo
+from proveout.engine.local import LocalModel
 from proveout.engine.remote import Remote
+from proveout.engine.template import ChatTemplate
+from proveout.engine.weights import Weights
 from proveout.errors import NotFound
 from proveout.settings import EchoReply, EchoSettings
 
@@ -16,11 +19,29 @@ ACME = Provider(
     prices={"org/large": Price(1, 2)},
     versions={"org/large": "2026-01", "small": "7"},
 )
-DIGESTS = {"smollm2-135m-instruct": "sha256:aa", "all-minilm-l6-v2": "sha256:bb"}
+
+
+def local(name: str, digest: str, file: str, template: str = "") -> LocalModel:
+    return LocalModel(
+        name=name,
+        weights=Weights(name, (Path(file),)),
+        device="CPU",
+        instances=1,
+        mode="fast",
+        memory=1 << 30,
+        template=ChatTemplate(template) if template else None,
+        digest=digest,
+    )
+
+
+LOCAL = (
+    local("smollm2-135m-instruct", "sha256:aa", "m.gguf", "{{ messages[0].content }}"),
+    local("all-minilm-l6-v2", "sha256:bb", "model.safetensors"),
+)
 
 
 def catalogue(*providers: Provider) -> Catalogue:
-    return Catalogue(providers, Path("/nowhere/engine.sock"), DIGESTS)
+    return Catalogue(providers, Path("/nowhere/engine.sock"), LOCAL)
 
 
 def test_names_resolve_to_a_model_and_its_upstream_name() -> None:
@@ -58,6 +79,34 @@ def test_digests_tell_models_and_versions_apart_and_nothing_else() -> None:
     assert all(d.startswith("sha256:") and len(d) == 71 for d in digests)
 
 
+def test_a_release_pins_mode_and_template_of_a_local_model() -> None:
+    use = catalogue().use("local/smollm2-135m-instruct")
+    assert (use.digest, use.mode, use.template) == (
+        "sha256:aa",
+        "fast",
+        ChatTemplate("{{ messages[0].content }}").digest,
+    )
+    assert catalogue().use("local/all-minilm-l6-v2").template == catalogue(ACME).use("acme/small").mode == ""
+
+
+def test_what_a_model_takes_is_known_of_local_ones() -> None:
+    models = catalogue(ACME)
+    assert models.takes("local/smollm2-135m-instruct", "response_format", "logprobs")
+    for field in ("tools", "messages", "logit_bias", "top_logprobs", "reasoning_effort"):
+        assert not models.takes("local/smollm2-135m-instruct", field) and models.takes("acme/small", field)
+    tools = "{% for t in tools %}<tool_call>{{ t.function.name }}{% endfor %}"
+    caller = Catalogue([], Path("/nowhere"), [local("caller", "sha256:cc", "m.gguf", tools)])
+    assert caller.takes("local/caller", "tools", "tool_choice", "messages")
+
+
+def test_models_of_roles_that_are_not_served_are_known_but_not_named() -> None:
+    models = Catalogue([], Path("/nowhere"), LOCAL, serve=("embed",))
+    assert models.names() == ["echo"] and models.embedders() == ["local/all-minilm-l6-v2"]
+    assert models.digest("local/smollm2-135m-instruct") == "sha256:aa"
+    with pytest.raises(NotFound):
+        models.resolve("local/smollm2-135m-instruct")
+
+
 def test_prices_are_by_model_and_ours_are_free() -> None:
     models = catalogue(ACME)
     assert models.price("acme/org/large") == Price(1, 2)
@@ -71,7 +120,7 @@ def test_prices_are_by_model_and_ours_are_free() -> None:
 def test_scripted_fakes_are_models_told_apart_by_their_scripts() -> None:
     def scripted(reply: str) -> Catalogue:
         script = EchoSettings("desk", {"leave": EchoReply(reply)})
-        return Catalogue([ACME], Path("/nowhere/engine.sock"), DIGESTS, [script])
+        return Catalogue([ACME], Path("/nowhere/engine.sock"), LOCAL, [script])
 
     models = scripted("25 days.")
     assert isinstance(models.resolve("echo/desk")[0], Echo) and models.price("echo/desk") == Price(0, 0)

@@ -24,7 +24,7 @@ from proveout.engine.channel import (
 )
 from proveout.errors import InvalidInput, Truncated, Unavailable, UpstreamFailed
 
-ASK = Generate(messages=[("user", "Grüße")], max_tokens=3, stop=("\n",))
+ASK = Generate(turns=[{"role": "user", "content": "Grüße"}], max_tokens=3, stop=("\n",))
 
 
 def listening(path: Path) -> socket.socket:

@@ -24,15 +24,15 @@ SCALE = string("scale") + struct.pack("<Id", 12, 0.5)
 
 def test_the_context_length_is_found_behind_every_kind_of_value(tmp_path: Path) -> None:
     context = string("qwen3.context_length") + struct.pack("<II", 4, 40960)
-    assert gguf.context_length(file(tmp_path / "m", NAME, FLAGS, WORDS, SCALE, context)) == 40960
+    assert gguf.read(file(tmp_path / "m", NAME, FLAGS, WORDS, SCALE, context)).context == 40960
 
 
 def test_the_installed_model_takes_8192_tokens() -> None:
-    assert gguf.context_length(weights.generator().files[0]) == 8192
+    assert gguf.read(weights.generator().files[0]).context == 8192
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StartRefused, match="not a GGUF file"):
-        gguf.context_length(file(tmp_path / "m", magic=b"GGML"))
+        gguf.read(file(tmp_path / "m", magic=b"GGML"))
     with pytest.raises(StartRefused, match="context_length"):
-        gguf.context_length(file(tmp_path / "n", NAME))
+        gguf.read(file(tmp_path / "n", NAME))

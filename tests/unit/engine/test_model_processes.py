@@ -1,6 +1,7 @@
 """The three processes as they run, with the real weights, on temporary sockets."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -9,30 +10,53 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import numpy as np
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from proveout.domain import Event, Finish, Message, Parameters, Prompt, Text
+from proveout import settings
+from proveout.domain import Event, Finish, Message, Parameters, Prompt, Text, ToolCallPiece
 from proveout.engine import weights
 from proveout.engine.minilm import Encoder
 from proveout.engine.remote import Remote
 from proveout.errors import InvalidInput, Truncated, Unavailable
 
+TEMPLATE = """
+{%- if tools %}<|im_start|>system
+Call a function: write <tool_call>{"name": ..., "arguments": ...}</tool_call>. The functions:
+{%- for tool in tools %}
+{{ tool.function | tojson }}
+{%- endfor %}<|im_end|>
+{% endif %}
+{%- for message in messages %}<|im_start|>{{ message.role }}
+{{ message.content }}
+{%- for call in message.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}<|im_end|>
+{% endfor %}<|im_start|>assistant
+"""
+
 
 class Engine:
     """A small supervisor: it keeps the listening sockets, so that processes can come and go."""
 
-    def __init__(self, folder: Path, cache: Path) -> None:
+    def __init__(self, folder: Path, data: Path) -> None:
+        (folder / "template.jinja").write_text(TEMPLATE)
+        (folder / "proveout.yaml").write_text(f"models: {{{weights.GENERATOR}: {{chat_template: template.jinja}}}}")
+        self._environment = settings.for_child({settings.DATA: data, settings.CONFIG: folder / "proveout.yaml"})
         self.socket = folder / "engine.sock"
         paths = {name: folder / f"{name}.sock" for name in ("generator", "embedder", "engine")}
         self._listeners = {name: self._listen(path) for name, path in paths.items()}
         self._arguments: dict[str, list[object]] = {
-            "generator": ["--weights", weights.generator().files[0], "--cache", cache],
-            "embedder": ["--weights", weights.embedder().folder, "--cache", cache],
-            "engine": ["--generator", paths["generator"], "--embedder", paths["embedder"]],
+            "generator": ["--model", weights.GENERATOR],
+            "embedder": ["--model", weights.EMBEDDER],
+            "engine": [
+                *("--chat", weights.GENERATOR, paths["generator"]),
+                *("--embed", weights.EMBEDDER, paths["embedder"]),
+            ],
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         for name in paths:
@@ -42,7 +66,7 @@ class Engine:
         number = self._listeners[name].fileno()
         command = [sys.executable, "-m", f"proveout.edge.processes.{name}", "--socket-fd", str(number)]
         command += map(str, self._arguments[name])
-        self.processes[name] = subprocess.Popen(command, pass_fds=[number])
+        self.processes[name] = subprocess.Popen(command, pass_fds=[number], env=self._environment)
 
     def kill(self, name: str) -> None:
         self.processes[name].send_signal(signal.SIGKILL)
@@ -280,6 +304,130 @@ def test_content_may_come_in_parts_and_unstreamed(engine: Engine) -> None:
     asyncio.run(scenario())
 
 
+CITY = {"type": "object", "properties": {"city": {"enum": ["Leeds", "York"]}}, "required": ["city"]}
+WEATHER = {"type": "function", "function": {"name": "get_weather", "description": "The weather.", "parameters": CITY}}
+CLOCK = {"type": "function", "function": {"name": "get_time"}}
+
+
+async def post(engine: Engine, path: str = "/v1/chat/completions", **fields: Any) -> tuple[int, dict[str, Any]]:
+    question = {"messages": [{"role": "user", "content": "What is the weather in Leeds?"}]}
+    body = {"model": weights.GENERATOR, **(question if "chat" in path else {}), **fields}
+    async with session(engine) as http, http.post(path, json=body) as response:
+        return response.status, await response.json()
+
+
+def test_calls_of_tools_fit_their_schemas_and_stream_alike(engine: Engine) -> None:
+    named = {"type": "function", "function": {"name": "get_weather"}}
+
+    async def scenario() -> None:
+        status, body = await post(engine, tools=[CLOCK, WEATHER], tool_choice=named)
+        choice = body["choices"][0]
+        assert status == 200 and choice["finish_reason"] == "tool_calls"
+        (call,) = choice["message"]["tool_calls"]
+        assert call["id"].startswith("call_") and call["function"]["name"] == "get_weather"
+        assert json.loads(call["function"]["arguments"]) == {"city": "Leeds"}
+        assert choice["message"]["content"] is None
+
+        async with local(engine) as remote:
+            options = {"tools": [CLOCK, WEATHER], "tool_choice": named}
+            events = [e async for e in remote.generate(replace(prompt("The weather in Leeds?"), options=options))]
+        first, *more, finish = events
+        assert isinstance(first, ToolCallPiece) and first.id and first.name == "get_weather"
+        assert isinstance(finish, Finish) and finish.reason == "tool_calls" and len(more) > 2
+        assert json.loads("".join(p.arguments for p in more if isinstance(p, ToolCallPiece))) == {"city": "Leeds"}
+
+        # What the tool said goes back into the conversation; without tools offered, an answer is text.
+        turns = [
+            {"role": "user", "content": "What is the weather in Leeds?"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": call["id"], "content": "Sunny"},
+        ]
+        _, body = await post(engine, messages=turns, tools=[WEATHER], tool_choice="none", max_tokens=10)
+        assert "tool_calls" not in body["choices"][0]["message"]
+        assert body["usage"]["prompt_tokens"] > 30
+
+    asyncio.run(scenario())
+
+
+def test_answers_are_held_to_a_schema(engine: Engine) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}, "people": {"type": "integer"}}}
+    schema |= {"required": ["city", "people"]}
+
+    async def scenario() -> None:
+        for given in (
+            {"type": "json_schema", "json_schema": {"name": "city", "schema": schema, "strict": True}},
+            {"type": "json_object"},
+        ):
+            status, body = await post(engine, response_format=given, max_tokens=200)
+            made = json.loads(body["choices"][0]["message"]["content"])
+            assert status == 200 and isinstance(made, dict)
+            if "json_schema" in given:
+                assert set(made) == {"city", "people"} and isinstance(made["people"], int)
+
+    asyncio.run(scenario())
+
+
+def test_log_probabilities_are_of_the_tokens_of_the_text(engine: Engine) -> None:
+    async def scenario() -> None:
+        status, body = await post(engine, logprobs=True, max_tokens=20)
+        choice = body["choices"][0]
+        tokens = choice["logprobs"]["content"]
+        assert status == 200 and b"".join(bytes(t["bytes"]) for t in tokens).decode() == choice["message"]["content"]
+        assert all(t["logprob"] <= 0 and t["top_logprobs"] == [] for t in tokens)
+        assert any(t["logprob"] < 0 for t in tokens)
+
+    asyncio.run(scenario())
+
+
+def test_text_completions_go_on_without_a_chat_template(engine: Engine) -> None:
+    async def scenario() -> None:
+        body = (await post(engine, "/v1/completions", prompt="The capital of France is", max_tokens=5))[1]
+        assert "Paris" in body["choices"][0]["text"] and body["usage"]["prompt_tokens"] == 5
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"top_logprobs": 3, "logprobs": True}, "top_logprobs"),
+        ({"logit_bias": {"1": 2}}, "logit_bias"),
+        ({"n": 2}, "n"),
+        ({"response_format": {"type": "json_schema"}}, "json_schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}}},
+            "schema.type",
+        ),
+        ({"tools": [WEATHER, WEATHER]}, "same name"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "'x'"),
+        ({"tool_choice": "required"}, "no tools"),
+        ({"tools": [WEATHER], "response_format": {"type": "json_object"}}, "schema"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "image_url"),
+        ({"messages": [{"role": "user", "content": "word " * 9000}]}, "8192 tokens"),
+        ({"messages": [{"role": "user", "content": "word " * 9000}], "stream": True}, "8192 tokens"),
+        ({"temperature": 3}, "temperature"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_by_name(engine: Engine, fields: dict[str, Any], says: str) -> None:
+    status, body = asyncio.run(post(engine, **fields))
+    assert status == 400 and body["error"]["type"] == "invalid_request_error" and says in body["error"]["message"]
+
+
+def test_models_and_metrics_are_told(engine: Engine) -> None:
+    async def scenario() -> None:
+        async with session(engine) as http:
+            async with http.get("/v1/models") as response:
+                names = [m["id"] for m in (await response.json())["data"]]
+            assert names == [weights.GENERATOR, weights.EMBEDDER]
+            async with http.get("/metrics") as response:
+                families = {f.name: f for f in text_string_to_metric_families(await response.text())}  # type: ignore[no-untyped-call]
+        (requests,) = families["proveout_engine_requests"].samples
+        assert requests.labels["model"] == weights.GENERATOR and requests.value > 0
+        assert 0 <= families["proveout_engine_cache"].samples[0].value <= 1
+
+    asyncio.run(scenario())
+
+
 def test_a_killed_generator_breaks_its_answers_and_comes_back(engine: Engine) -> None:
     async def scenario() -> None:
         async with local(engine) as remote:
@@ -293,8 +441,8 @@ def test_a_killed_generator_breaks_its_answers_and_comes_back(engine: Engine) ->
                 answer(remote, prompt("Hello")), remote.check(), return_exceptions=True
             )
             assert isinstance(away, Unavailable) and away.retry_after == 2
-            assert isinstance(unready, Unavailable) and "generator" in unready.message
-            assert "embedder" not in unready.message
+            assert isinstance(unready, Unavailable) and weights.GENERATOR in unready.message
+            assert weights.EMBEDDER not in unready.message
             assert (await remote.embed(["still here"])).shape == (1, 384)
 
             engine.kill("generator")

@@ -63,7 +63,7 @@ async def upstream(handler: Handler, timeouts: Timeouts = PATIENT, key: str = "k
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0]
-    remote = Remote(f"http://{host}:{port}/v1", key, name="acme", timeouts=timeouts)
+    remote = Remote(f"http://{host}:{port}/v1", key, name="acme", timeouts=timeouts, reasoning=["thinker"])
     try:
         yield remote
     finally:
@@ -112,6 +112,38 @@ def test_an_answer_and_the_request_that_asked_for_it() -> None:
         "max_tokens": 9,
         "seed": 7,
         "stop": ["\n"],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "bounds_thoughts", "field"),
+    [
+        ("m", False, "max_tokens"),
+        ("m", True, "max_completion_tokens"),
+        ("thinker", False, "max_completion_tokens"),
+    ],
+)
+def test_nothing_goes_upstream_that_nobody_asked_for_but_a_bound(model: str, bounds_thoughts: bool, field: str) -> None:
+    """Reasoning models refuse a temperature, whatever it is, and know the bound by another name."""
+    seen: dict[str, object] = {}
+    prompt = Prompt(model, (Message("user", "?"),), Parameters(max_tokens=9), bounds_thoughts=bounds_thoughts)
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.update(await request.json())
+        return await streaming(HALLO, STOP, DONE)(request)
+
+    async def scenario() -> None:
+        async with upstream(handler) as remote:
+            async for _ in remote.generate(prompt):
+                pass
+
+    asyncio.run(scenario())
+    assert seen == {
+        "model": model,
+        "messages": [{"role": "user", "content": "?"}],
+        field: 9,
         "stream": True,
         "stream_options": {"include_usage": True},
     }

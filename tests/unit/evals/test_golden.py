@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from proveout.domain import Outcome
+from proveout.access.rights import ROLES
+from proveout.domain import Key, Outcome, Principal
 from proveout.errors import InvalidInput
 from proveout.evals.golden import Case, read_golden
+from proveout.evals.runner import check_groups
 from proveout.evals.scorers import SCORERS, Delivered
 
 
@@ -57,10 +59,29 @@ def test_one_alternative_is_enough_and_all_facts_are_needed() -> None:
 def test_refusal_counts_only_where_it_is_due() -> None:
     answerable = Case("a", "q", facts=["f"], documents=["x.md", "y.md"])
     said = scores(answerable, "f", documents=("z.md", "y.md"))
-    assert said == {"retrieval": 1.0, "facts": 1.0, "refusal": None, "answering": 1.0}
+    assert said == {"retrieval": 1.0, "facts": 1.0, "refusal": None, "answering": 1.0, "restricted": None}
     assert scores(answerable, "sorry", Outcome.REFUSED)["answering"] == 0.0
     unanswerable = Case("b", "q", unanswerable=True)
     assert scores(unanswerable, "sorry", Outcome.REFUSED) == {
-        "retrieval": None, "facts": None, "refusal": 1.0, "answering": None
+        "retrieval": None, "facts": None, "refusal": 1.0, "answering": None, "restricted": None
     }  # fmt: skip
     assert scores(unanswerable, "42")["refusal"] == 0.0
+
+
+def test_a_document_that_the_asker_may_not_read_must_not_be_found() -> None:
+    outside = Case("a", "q", documents=["pay.md"], unanswerable=True)
+    assert scores(outside, "sorry", Outcome.REFUSED, ("leave.md",))["restricted"] == 1.0
+    assert scores(outside, "sorry", Outcome.REFUSED, ("leave.md", "pay.md"))["restricted"] == 0.0
+
+
+@pytest.mark.parametrize(("role", "groups", "allowed"), [
+    ("owner", [], True), ("developer", ["hr"], True), ("developer", ["finance"], False), ("developer", [], False)
+])  # fmt: skip
+def test_nobody_asks_in_a_group_that_they_could_not_be_in(role: str, groups: list[str], allowed: bool) -> None:
+    principal = Principal(Key("k", "name", "default", role, frozenset(groups)), ROLES[role])
+    cases = [Case("a", "q", facts=["f"], groups=["hr"]), Case("b", "q", facts=["f"])]
+    if allowed:
+        check_groups(cases, principal)
+        return
+    with pytest.raises(InvalidInput, match="not in \\(hr\\)"):
+        check_groups(cases, principal)

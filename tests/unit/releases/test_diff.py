@@ -46,7 +46,7 @@ def test_settings_and_models_by_key() -> None:
         BEFORE, after(parameters=Parameters(temperature=0.5, stop=("x",)), model=(strong, *MANIFEST.model)), {}
     )
     changes = {change.key: (change.before, change.after) for change in found.changes}
-    assert changes["parameters.temperature"] == (0.0, 0.5) and changes["parameters.stop"] == (None, ("x",))
+    assert changes["parameters.temperature"] == (None, 0.5) and changes["parameters.stop"] == (None, ("x",))
     assert changes["model.0.use.name"] == ("echo", "acme/large") and changes["model.1.use.name"] == (None, "echo")
     assert changes["model.0.when.groups"] == (None, ("hr",))
 

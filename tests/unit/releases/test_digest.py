@@ -23,7 +23,6 @@ MANIFEST = Manifest(
 def test_the_digest_is_that_of_the_canonical_json() -> None:
     """Checked against the standard library: for these values RFC 8785 is sorted keys without spaces."""
     plain = json.dumps(dataclasses.asdict(MANIFEST), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    plain = plain.replace('"temperature":0.0', '"temperature":0').replace('"top_p":1.0', '"top_p":1')
     assert digest(MANIFEST) == "sha256:" + hashlib.sha256(plain.encode()).hexdigest()
 
 

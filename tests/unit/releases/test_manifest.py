@@ -35,7 +35,7 @@ def mistakes(text: str | bytes) -> list[str]:
 
 def test_a_small_manifest_has_safe_defaults() -> None:
     app = read_app({"app.yaml": GOOD.encode(), "docs/a.md": b"hello", "docs/sub/b.txt": b"there"})
-    assert app.declared.grounding.otherwise == "quote" and app.declared.model.parameters.temperature == 0
+    assert app.declared.grounding.otherwise == "quote" and app.declared.model.parameters.temperature is None
     assert app.sources == {"handbook": {"a.md": b"hello", "sub/b.txt": b"there"}}
 
 
@@ -141,3 +141,15 @@ data_classes: [internal]
     assert "app.yaml:10: risk.class: input should be 'minimal', 'limited' or 'high' (it is 'huge')" in mistakes(
         GOOD + "risk: {class: huge}\n"
     )
+
+
+def test_who_may_read_which_documents() -> None:
+    rules = GOOD + '    readers: {"a.md": ["group:hr", "everyone"]}\n'
+    app = read_app({"app.yaml": rules.encode(), "docs/a.md": b"hello"})
+    assert app.declared.knowledge[0].readers == {"a.md": ["everyone", "group:hr"]}
+    (wrong,) = mistakes(GOOD + '    readers: {"hr/**": ["group:hr"]}\n')
+    assert wrong.startswith("app.yaml:10: knowledge.0.readers.hr/**: no document of ./docs/ matches hr/**: ")
+    (wrong,) = mistakes(GOOD + '    readers: {"a.md": ["hr"]}\n')
+    assert wrong.startswith("app.yaml:10: ") and "'hr' is not everyone, group:NAME or user:NAME" in wrong
+    (wrong,) = mistakes(GOOD.replace("    source: ./docs/\n", '    readers: {"a.md": [everyone]}\n'))
+    assert "rules are for a source" in wrong

@@ -143,7 +143,8 @@ def test_windows_1252_is_read() -> None:
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
-        ("a.docx", b"x", "not supported"),
+        ("a.doc", b"x", "not supported"),
+        ("a.docx", b"x", "broken"),
         ("a.pdf", b"%PDF-1.4 nothing", "broken"),
         ("a.pdf", b"", "broken"),
         ("a.txt", b"  \n ", "no text"),
@@ -169,4 +170,4 @@ def test_deep_html_neither_crashes_nor_hangs() -> None:
 
 
 def test_every_suffix_has_a_reader() -> None:
-    assert set(SUFFIXES) == {".md", ".markdown", ".html", ".htm", ".txt", ".pdf"}
+    assert set(SUFFIXES) == {".md", ".markdown", ".html", ".htm", ".txt", ".pdf", ".docx"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -11,9 +12,57 @@ import typer
 from proveout import settings
 from proveout.edge.cli import output
 from proveout.edge.cli.client import connect
+from proveout.errors import InvalidInput
+from proveout.releases.bundle import pack, read_folder
+from proveout.releases.manifest import read_app
 
 app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="KNOWLEDGE")]
+
+
+@app.command()
+def sync(
+    folder: Annotated[Path, typer.Argument(metavar="APP_DIR", help="A folder with an app.yaml.")],
+    json: output.AsJson = False,
+) -> None:
+    """Read an app's folders anew: the newest snapshots hold exactly their documents. No release is made."""
+    files = read_folder(folder)
+    names = [part.name for part in read_app(files).declared.knowledge if part.source is not None]
+    if not names:
+        raise InvalidInput(f"{folder} declares no knowledge with a source: there is nothing to sync.")
+
+    async def run() -> list[dict[str, Any]]:
+        told = settings.read()
+        headers = {"prefer": "respond-async", "content-type": "application/zip"}
+        async with connect(told.url, told.key) as client:
+            with output.progress_bar() as progress:
+                made = []
+                for name in names:
+                    begun = await client.call("POST", f"/api/v1/knowledge/{name}/sync", pack(files), headers)
+                    made.append(await client.job(begun["job"], progress))
+                return made
+
+    made = asyncio.run(run())
+    if json:
+        output.document({"knowledge": made})
+        return
+    for one in made:
+        for problem in one["problems"]:
+            output.warn(f"left out of knowledge {one['knowledge']}: {problem['message']}")
+        output.say(f"{one['knowledge']} {one['snapshot']}  {one['documents']} documents")
+
+
+@app.command()
+def status(json: output.AsJson = False) -> None:
+    """List the bases with the snapshots that are searched, and what could not be read."""
+    found = _call("GET", "")
+    if json:
+        output.document(found)
+        return
+    output.table(found["knowledge"], ("name", "origin", "snapshot", "documents", "chunks", "created"))
+    for base in found["knowledge"]:
+        for problem in base["problems"] or []:
+            output.warn(f"left out of {base['name']}: {problem['message']}")
 
 
 @app.command()
@@ -22,10 +71,13 @@ def search(
     query: str,
     k: Annotated[int, typer.Option(help="How many passages.")] = 6,
     mode: Annotated[str, typer.Option(help="hybrid, dense or lexical.")] = "hybrid",
+    as_: Annotated[
+        list[str] | None, typer.Option("--as", help="Search as group:NAME, user:NAME or everyone would; repeatable.")
+    ] = None,
     json: output.AsJson = False,
 ) -> None:
     """Search the newest snapshot, as far as your key may read."""
-    found = _call("POST", f"/api/v1/knowledge/{quote(name)}/search", {"query": query, "k": k, "mode": mode})
+    found = _call("POST", f"/{quote(name)}/search", {"query": query, "k": k, "mode": mode, "as": as_})
     if json:
         output.document(found)
         return
@@ -36,8 +88,8 @@ def search(
 
 @app.command()
 def snapshots(name: Name, json: output.AsJson = False) -> None:
-    """List the snapshots of a corpus, newest first, and what could not be read."""
-    found = _call("GET", f"/api/v1/knowledge/{quote(name)}/snapshots")
+    """List the snapshots of a base, newest first, and what could not be read."""
+    found = _call("GET", f"/{quote(name)}/snapshots")
     if json:
         output.document(found)
         return
@@ -46,10 +98,31 @@ def snapshots(name: Name, json: output.AsJson = False) -> None:
         output.warn(f"left out: {problem['message']}")
 
 
+@app.command()
+def diff(name: Name, before: str, after: str, json: output.AsJson = False) -> None:
+    """Say which documents one snapshot added, removed and changed against another, given by their digests."""
+    found = _call("GET", f"/{quote(name)}/snapshots/{quote(before)}/diff/{quote(after)}")
+    if json:
+        output.document(found)
+        return
+    for sign, what in (("+", "added"), ("-", "removed"), ("~", "changed")):
+        for document in found[what]:
+            output.say(f"{sign} {document}")
+    if found["unseen"]:
+        output.say(f"{found['unseen']} documents are hidden from your key")
+
+
+@app.command()
+def rollback(name: Name, to: Annotated[str, typer.Option(help="The digest of the snapshot.")]) -> None:
+    """Let an older snapshot be searched again. What is pushed next is added to that one."""
+    _call("POST", f"/{quote(name)}/rollback", {"snapshot": to})
+    output.say(f"{name} {to}")
+
+
 def _call(method: str, path: str, body: object = None) -> dict[str, Any]:
     async def run() -> dict[str, Any]:
         told = settings.read()
         async with connect(told.url, told.key) as client:
-            return dict(await client.call(method, path, body))
+            return dict(await client.call(method, f"/api/v1/knowledge{path}", body))
 
     return asyncio.run(run())

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from proveout.edge.cli import doctor, evaluate, keys, knowledge, migrate, releases, serve
+from proveout.edge.cli import costs, doctor, evaluate, keys, knowledge, migrate, releases, serve
 from proveout.edge.cli.client import Refused
 from proveout.errors import InvalidInput, ProveoutError, StartRefused
 
@@ -21,6 +21,7 @@ app.command()(serve.up)
 app.command()(serve.login)
 app.command()(releases.check)
 app.command()(doctor.doctor)
+app.command()(costs.costs)
 app.command()(migrate.migrate)
 app.add_typer(releases.app, name="release", help="Create and look at releases.")
 app.add_typer(knowledge.app, name="knowledge", help="Search knowledge and look at its snapshots.")

@@ -16,8 +16,8 @@ from proveout.errors import InvalidInput
 from proveout.evals.golden import read_golden
 from proveout.releases.bundle import read_folder
 from proveout.releases.manifest import read_app
-from proveout.retrieval.ingest import front_matter_readers
 from proveout.retrieval.reader import Reader
+from proveout.retrieval.readers import front_matter
 
 app = typer.Typer(no_args_is_help=True)
 Folder = Annotated[Path, typer.Argument(metavar="APP_DIR", help="A folder with an app.yaml.")]
@@ -58,7 +58,7 @@ async def _unreadable(sources: Any) -> list[str]:
             for done, (name, data) in enumerate(documents, start=1):
                 try:
                     parsed, _ = await reader.read(name, data)
-                    front_matter_readers(name, parsed)
+                    front_matter(name, parsed.metadata, ())
                 except InvalidInput as error:
                     problems.append(error.message)
                 progress(done, len(documents), "reading documents")

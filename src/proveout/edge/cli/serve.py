@@ -53,6 +53,7 @@ def up(
         database=database or told.database,
         config=config,
         apps=tuple(app.declared.app for _, app in apps),
+        folders=tuple(folder.absolute() for folder, _ in apps),
         certificate=tls_certificate,
         key=tls_key,
         behind_proxy=behind_proxy,

@@ -1,45 +1,21 @@
-"""The console's pages: ask an app, log in, log out. What the pages do, they do through the HTTP API."""
+"""The ask page, and coming and going: log in, log out. What the page does, it does through the HTTP API."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
-from importlib.resources import files
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from proveout.access import sessions
 from proveout.access.keys import take_login
 from proveout.domain import Directory, Principal
+from proveout.edge.console import shell
 from proveout.edge.http import problems
 from proveout.edge.http.requests import CONSOLE_HEADER, SESSION_COOKIE, gateway, principal
 from proveout.errors import ProveoutError, Unauthenticated
 from proveout.serving.resolve import find_release, models_for
-
-CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' data:",
-        "connect-src 'self'",
-        "font-src 'self'",
-        "form-action 'self'",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
-    )
-)
-_HEADERS = {
-    "content-security-policy": CONTENT_SECURITY_POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-    "vary": "accept, authorization, cookie",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +30,13 @@ async def ask(request: Request) -> Response:
     """`GET /`: the ask page; how to log in, for a browser without a session; the server's name as JSON, for others."""
     if "text/html" not in request.headers.get("accept", ""):
         about = {"name": "proveout", "version": version("proveout"), "api": "/openapi.json"}
-        return JSONResponse(about, headers={"vary": _HEADERS["vary"]})
+        return JSONResponse(about, headers={"vary": shell.HEADERS["vary"]})
     try:
         caller = principal(request)
     except Unauthenticated as error:
-        return _welcome(request, error)
+        return shell.welcome(request, error)
     apps = choices(gateway(request).directory(), caller)
-    return _page("ask.html", apps=apps, workspace=caller.key.workspace, key=caller.key.name)
+    return shell.page("ask.html", caller, apps=apps)
 
 
 async def login(request: Request) -> Response:
@@ -72,8 +48,9 @@ async def login(request: Request) -> Response:
         key = await take_login(here.store, request.query_params.get("code", ""))
     except ProveoutError as error:
         status = problems.response(error).status_code
-        return _page("login.html", status, heading="This login link does not work", message=error.message)
-    response = RedirectResponse("/", 303, headers=_HEADERS)
+        heading = "This login link does not work"
+        return shell.page("login.html", status=status, heading=heading, message=error.message)
+    response = RedirectResponse("/", 303, headers=shell.HEADERS)
     response.set_cookie(
         SESSION_COOKIE,
         sessions.sign(here.directory(), key),
@@ -105,36 +82,3 @@ def choices(directory: Directory, caller: Principal) -> list[AppChoice]:
             release, stage = find_release(directory, caller, name)
             found.append(AppChoice(name, f"{release.label} · {stage}"))
     return found
-
-
-def _welcome(request: Request, error: Unauthenticated) -> Response:
-    over = SESSION_COOKIE in request.cookies
-    page = _page(
-        "login.html",
-        heading="Your session is over" if over else "Log in to the console",
-        message=error.message if over else None,
-    )
-    if not over and request.headers.get("sec-fetch-site") == "cross-site":
-        # A SameSite=Strict cookie is withheld when a link on another site leads here, and also after /login
-        # opened from there. Coming from this page the browser sends it, so the page asks for itself once more.
-        page.headers["refresh"] = "0; url=/"
-    return page
-
-
-def _page(template: str, status: int = 200, **values: object) -> Response:
-    return HTMLResponse(_templates().get_template(template).render(values), status, _HEADERS)
-
-
-@cache
-def _templates() -> Environment:
-    loader = PackageLoader("proveout.edge.console")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    environment.globals["asset"] = asset
-    return environment
-
-
-@cache
-def asset(name: str) -> str:
-    """The address of an asset, with its digest: after an upgrade no browser keeps the old one."""
-    content = files("proveout.edge.console").joinpath("assets", name).read_bytes()
-    return f"/assets/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import secrets
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from proveout.access import keys
-from proveout.domain import STAGES, KnowledgeUse, Principal, Release, Right, SearchMode, StageName
-from proveout.edge.http import problems
-from proveout.edge.http.requests import gateway, principal, read_body
+from proveout.domain import STAGES, Principal, Release, Right, StageName
+from proveout.edge.http import costs, guarding, knowledge, ledger, problems
+from proveout.edge.http.bundles import finished, keep_bundle
+from proveout.edge.http.requests import gateway, principal
 from proveout.edge.wiring import CREATE_RELEASE, EVALUATE
 from proveout.errors import InvalidInput, NotFound, ProveoutError
 from proveout.evals.golden import read_golden
-from proveout.jobs.runtime import JobState
-from proveout.releases.bundle import MAX_BYTES, pack, read_folder
+from proveout.ledger.journal import Ending
 from proveout.releases.diff import diff, read_documents
 from proveout.releases.promote import promote
 from proveout.store.sealing import seal, unseal
@@ -48,13 +47,6 @@ class Promotion(Body):
     stage: StageName
 
 
-class Search(Body):
-    query: str = Field(min_length=1, max_length=8_000)
-    k: int = Field(6, ge=1, le=100)
-    mode: SearchMode = "hybrid"
-    snapshot: str | None = None
-
-
 class NewEvaluation(Body):
     dataset: str | None = None
 
@@ -67,9 +59,7 @@ async def create_key(request: Request, caller: Caller, body: NewKey) -> dict[str
     """Makes a key. Its text is in this answer alone."""
     keys.require(caller, Right.KEYS_MANAGE)
     here = gateway(request)
-    key, text = await keys.create_key(
-        here.store, caller.key.workspace, body.name, body.role, body.groups, body.apps, body.models
-    )
+    key, text = await keys.create_key(here.store, caller, body.name, body.role, body.groups, body.apps, body.models)
     await here.directory.refresh()
     return {"id": key.id, "key": text}
 
@@ -109,32 +99,15 @@ async def create_release(request: Request, response: Response, caller: Caller, a
     """
     keys.require(caller, Right.RELEASES_CREATE)
     here = gateway(request)
-    content = await _bundle(request, caller)
-    bundle = f"bundle_{secrets.token_hex(8)}"
-    async with here.store.within(caller.scope) as session:
-        key = await here.keyring.workspace(session, caller.key.workspace)
-        sealed = seal(key, content, "bundle")
-        await session.run("bundles.insert", id=bundle, workspace=caller.key.workspace, sealed=sealed)
+    bundle = await keep_bundle(request, caller)
     job = await here.jobs.enqueue(CREATE_RELEASE, caller.key.workspace, bundle, app)
     if request.headers.get("prefer") == "respond-async":
         response.status_code = 202
         return {"job": job}
-    made = _result(await here.jobs.wait(caller.key.workspace, job))
+    made = await finished(request, caller, job)
     await here.directory.refresh()
     response.status_code = 201 if made["created"] else 200
     return made
-
-
-async def _bundle(request: Request, caller: Principal) -> bytes:
-    if not request.headers.get("content-type", "").startswith("application/json"):
-        return await read_body(request, MAX_BYTES)
-    if caller.key.role != "owner":
-        raise InvalidInput("Only the owner names a path on the server's disk: upload a bundle.")
-    try:
-        path = msgspec.json.decode(await read_body(request), type=dict[str, str])["path"]
-    except (msgspec.DecodeError, KeyError) as error:
-        raise InvalidInput('The body is {"path": "/an/app/folder"}, or a bundle.') from error
-    return pack(read_folder(Path(path)))
 
 
 @router.get("/apps")
@@ -198,7 +171,7 @@ async def create_promotion(request: Request, caller: Caller, app: str, body: Pro
     keys.require(caller, Right.RELEASES_PROMOTE)
     here = gateway(request)
     release = _release(request, caller, app, body.release)
-    await promote(here.store, release, body.stage)
+    await promote(here.store, caller, release, body.stage)
     await here.directory.refresh()
     return {"app": app, "stage": body.stage, "release": body.release}
 
@@ -227,7 +200,7 @@ def _listed(request: Request, release: Release) -> dict[str, Any]:
 @router.get("/jobs/{job}")
 async def show_job(request: Request, caller: Caller, job: str) -> dict[str, Any]:
     """How a job stands: waiting, running, done or failed."""
-    keys.require(caller, Right.RELEASES_READ)
+    keys.require(caller, Right.KNOWLEDGE_WRITE if Right.KNOWLEDGE_WRITE in caller.rights else Right.RELEASES_READ)
     here = gateway(request)
     state = await here.jobs.state(caller.key.workspace, job)
     if state.state == "done":
@@ -235,43 +208,7 @@ async def show_job(request: Request, caller: Caller, job: str) -> dict[str, Any]
     return dict(msgspec.to_builtins(state))
 
 
-def _result(state: JobState) -> dict[str, Any]:
-    if state.result is None:
-        said = state.error or {"code": "internal_error", "message": "the job failed"}
-        raise problems.from_code(said["code"], said["message"])
-    return dict(state.result)
-
-
-# -- knowledge ------------------------------------------------------------------------------------
-
-
-@router.post("/knowledge/{kb}/search")
-async def search(request: Request, caller: Caller, kb: str, body: Search) -> dict[str, Any]:
-    """The passages of the newest snapshot (or the one named) that the caller may read, best first."""
-    keys.require(caller, Right.KNOWLEDGE_SEARCH)
-    here = gateway(request)
-    snapshot = body.snapshot
-    if snapshot is None:
-        snapshots = await _snapshots(request, caller, kb)
-        snapshot = snapshots[0]["digest"]
-    use = KnowledgeUse(kb, snapshot, body.k, body.mode, min_score=0.0)
-    found = await here.rooms.searcher.search(caller.scope, use, body.query)
-    return {"results": [msgspec.to_builtins(passage) for passage in found]}
-
-
-@router.get("/knowledge/{kb}/snapshots")
-async def list_snapshots(request: Request, caller: Caller, kb: str) -> dict[str, Any]:
-    """The snapshots of a corpus, newest first, with the documents that could not be read."""
-    keys.require(caller, Right.KNOWLEDGE_SEARCH)
-    return {"snapshots": await _snapshots(request, caller, kb)}
-
-
-async def _snapshots(request: Request, caller: Principal, kb: str) -> list[dict[str, Any]]:
-    async with gateway(request).store.within(caller.scope) as session:
-        rows = await session.fetch("snapshots.list", workspace=caller.key.workspace, knowledge=kb)
-    if not rows:
-        raise NotFound(f"There is no knowledge {kb!r}.")
-    return [dict(row) for row in rows]
+# -- passages ------------------------------------------------------------------------------------
 
 
 @router.get("/passages/{chunk}")
@@ -331,12 +268,18 @@ async def show_evaluation(request: Request, caller: Caller, evaluation: str) -> 
 
 
 @router.get("/requests")
-async def list_requests(request: Request, caller: Caller, limit: int = 50) -> dict[str, Any]:
-    """The newest requests of the workspace."""
+async def list_requests(
+    request: Request,
+    caller: Caller,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    app: str | None = None,
+    outcome: Ending | None = None,
+    before: datetime | None = None,
+) -> dict[str, Any]:
+    """The newest requests of the workspace; those without an end are `open`. `before`: begun before this time."""
     keys.require(caller, Right.REQUESTS_READ)
-    if not 1 <= limit <= 1000:
-        raise InvalidInput(f"limit: {limit} is not between 1 and 1000.")
-    return {"requests": await gateway(request).rooms.journal.newest(caller.scope, limit)}
+    journal = gateway(request).rooms.journal
+    return {"requests": await journal.newest(caller.scope, limit, app=app, outcome=outcome, before=before)}
 
 
 @router.get("/requests/{number}")
@@ -353,6 +296,10 @@ def control() -> FastAPI:
     """The control plane as an ASGI app; its description is served by `routes.py` at /openapi.json."""
     app = FastAPI(title="Proveout", version="1", openapi_url=None, docs_url=None, redoc_url=None)
     app.include_router(router)
+    app.include_router(costs.router)
+    app.include_router(guarding.router)
+    app.include_router(knowledge.router)
+    app.include_router(ledger.router)
     app.add_exception_handler(ProveoutError, _failed)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, problems.no_route)

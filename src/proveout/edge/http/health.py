@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse
 
 from proveout.domain import WORKSPACE
 from proveout.edge.http.requests import gateway
+from proveout.edge.wiring import Gateway
 from proveout.errors import ProveoutError
 
 
@@ -17,17 +18,21 @@ async def healthz(_: Request) -> JSONResponse:
 
 async def readyz(request: Request) -> JSONResponse:
     """`GET /readyz`: 200 when the models are loaded and every started app can answer; else 503 with what is missing."""
-    here = gateway(request)
-    missing: dict[str, str] = {}
+    absent = await missing(gateway(request))
+    status = {"status": "waiting", "missing": absent} if absent else {"status": "ready"}
+    return JSONResponse(status, 503 if absent else 200, {"retry-after": "1"} if absent else {})
+
+
+async def missing(here: Gateway) -> dict[str, str]:
+    """What keeps the server from answering: `models`, `database` or an app, and why; nothing when it is ready."""
+    absent: dict[str, str] = {}
     try:
         await here.rooms.catalogue.check()
     except ProveoutError as error:
-        missing["models"] = error.message
+        absent["models"] = error.message
     try:
         await here.directory.refresh()
     except ProveoutError as error:
-        missing["database"] = error.message
+        absent["database"] = error.message
     served = {app for workspace, app, _ in here.directory().routes if workspace == WORKSPACE}
-    missing |= {app: "its knowledge is being read" for app in here.settings.apps if app not in served}
-    status = {"status": "waiting", "missing": missing} if missing else {"status": "ready"}
-    return JSONResponse(status, 503 if missing else 200, {"retry-after": "1"} if missing else {})
+    return absent | {app: "its knowledge is being read" for app in here.settings.apps if app not in served}

@@ -61,10 +61,10 @@ async def read_body(request: Request, limit: int = JSON_LIMIT) -> bytes:
     return b"".join(chunks)
 
 
-async def read_json(request: Request, shape: type[T]) -> T:
+async def read_json(request: Request, shape: type[T], limit: int = JSON_LIMIT) -> T:
     """The body as `shape`. Raises InvalidInput naming the key that is wrong."""
     try:
-        return msgspec.json.decode(await read_body(request), type=shape)
+        return msgspec.json.decode(await read_body(request, limit), type=shape)
     except msgspec.ValidationError as error:
         raise InvalidInput(f"The body does not fit: {error}.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

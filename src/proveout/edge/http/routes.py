@@ -14,9 +14,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from proveout.edge.console import pages
+from proveout.edge.console import operations, pages
 from proveout.edge.http import health, problems
 from proveout.edge.http.control import control
+from proveout.edge.http.ledger import ledger
 from proveout.edge.http.metrics import Counting, metrics
 from proveout.edge.openai import chat, completions, embeddings, models, responses
 from proveout.edge.wiring import gateway
@@ -59,8 +60,11 @@ def application(settings: Settings) -> Starlette:
             Route("/metrics", metrics, methods=["GET"]),
             Route("/healthz", health.healthz, methods=["GET"]),
             Route("/readyz", health.readyz, methods=["GET"]),
+            Route("/ledger/{workspace}/{path:path}", ledger, methods=["GET"]),
             Route("/openapi.json", openapi, methods=["GET"]),
             Route("/", pages.ask, methods=["GET"]),
+            Route("/operations", operations.operations, methods=["GET"]),
+            Route("/operations/requests/{request}", operations.show_request, methods=["GET"]),
             Route("/login", pages.login, methods=["GET"]),
             Route("/logout", pages.logout, methods=["POST"]),
             Route("/assets/app.schema.json", app_schema, methods=["GET"]),

@@ -74,7 +74,7 @@ class ChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     web_search_options: Any = None
     modalities: list[str] | None = None
     # -- of no effect on the answer
-    user: Any = None
+    user: str | None = None
     metadata: Any = None
     store: Any = None
     service_tier: Any = None
@@ -103,6 +103,7 @@ class ChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             model=self.model,
             messages=wire.messages(self.messages),
             options=self._options(),
+            bounds_thoughts=self.max_completion_tokens is not None,
             **sampling,
         )
 
@@ -192,7 +193,8 @@ def _call_delta(piece: ToolCallPiece) -> dict[str, Any]:
 
 
 async def chat_completions(request: Request) -> Response:
-    """`POST /v1/chat/completions`: an answer to messages, streamed or whole."""
+    """`POST /v1/chat/completions`: an answer to messages, streamed or whole. An app has instructions of its own: system
+    and developer messages have no part in its answer, which then says `proveout.ignored: ["system"]`."""
     return await serve(request, ChatRequest)
 
 

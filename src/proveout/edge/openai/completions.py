@@ -46,7 +46,7 @@ class CompletionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     echo: Any = None
     suffix: Any = None
     logprobs: Any = None
-    user: Any = None
+    user: str | None = None
 
     @property
     def streamed(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -18,7 +19,7 @@ async def models(request: Request) -> Response:
     """`GET /v1/models`: what this key may use."""
     number = new_request_id()
     try:
-        listed = [_model(name) for name in _names(request)]
+        listed = [_model(request, name) for name in _names(request)]
     except ProveoutError as error:
         return problems.response(error, number)
     return JSONResponse({"object": "list", "data": listed}, headers={"x-proveout-request": number})
@@ -33,7 +34,7 @@ async def model(request: Request) -> Response:
             raise NotFound(f"The model {name!r} does not exist, or your key does not grant it: see GET /v1/models.")
     except ProveoutError as error:
         return problems.response(error, number)
-    return JSONResponse(_model(name), headers={"x-proveout-request": number})
+    return JSONResponse(_model(request, name), headers={"x-proveout-request": number})
 
 
 def _names(request: Request) -> list[str]:
@@ -42,5 +43,8 @@ def _names(request: Request) -> list[str]:
     return models_for(here.directory(), principal(request), [*catalogue.names(), *catalogue.embedders()])
 
 
-def _model(name: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": _CREATED, "owned_by": "proveout"}
+def _model(request: Request, name: str) -> dict[str, object]:
+    """As OpenAI has it; of a local model also what a release pins of it."""
+    listed: dict[str, object] = {"id": name, "object": "model", "created": _CREATED, "owned_by": "proveout"}
+    use = gateway(request).rooms.catalogue.local(name)
+    return listed if use is None else {**listed, "proveout": msgspec.to_builtins(use)}

@@ -102,7 +102,7 @@ class ResponsesRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     top_logprobs: Any = None
     # -- of no effect on the answer
     metadata: Any = None
-    user: Any = None
+    user: str | None = None
     max_tool_calls: Any = None  # of tools that OpenAI runs itself
     stream_options: Any = None
     service_tier: Any = None
@@ -139,6 +139,7 @@ class ResponsesRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             max_tokens=self.max_output_tokens,
             top_p=self.top_p,
             options=self._options(),
+            user=wire.user(self.user),
         )
 
     def _options(self) -> dict[str, Any]:

@@ -110,6 +110,9 @@ class Sampled(Protocol):
     @property
     def stop(self) -> str | list[str] | None: ...
 
+    @property
+    def user(self) -> str | None: ...
+
 
 def sampling(body: Sampled, max_tokens: int | None) -> dict[str, Any]:
     """The fields of Asked that say how to sample. Raises InvalidInput for what is out of bounds."""
@@ -122,7 +125,15 @@ def sampling(body: Sampled, max_tokens: int | None) -> dict[str, Any]:
         "top_p": body.top_p,
         "seed": body.seed,
         "stop": (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
+        "user": user(body.user),
     }
+
+
+def user(name: str | None) -> str | None:
+    """Whom the client asks for. Raises InvalidInput when that is longer than 1,000 characters."""
+    if name is not None and len(name) > 1_000:
+        raise InvalidInput("user: at most 1,000 characters name a user.")
+    return name or None
 
 
 def refuse(body: object, reasons: Mapping[str, str]) -> None:
@@ -199,6 +210,7 @@ def about(call: Call, answer: Answer) -> dict[str, Any]:
         "verdicts": msgspec.to_builtins(answer.verdicts),
         "grounded": answer.grounded,
         "quoted": answer.quoted,
+        "ignored": call.ignored,
     }
 
 

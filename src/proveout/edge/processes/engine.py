@@ -1,6 +1,6 @@
-"""The engine process: the OpenAI protocol over the generator and the embedder, on a Unix socket.
+"""The engine process: the OpenAI protocol over the generators and embedders, on a Unix socket.
 
-It holds no model: when a model process is away it says so (503) and keeps serving the other.
+It holds no model: when a model process is away it says so (503) and keeps serving the others.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import asyncio
 import base64
 import socket
 import time
-import uuid
-from collections.abc import AsyncGenerator, Coroutine
+from collections import Counter
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -26,64 +26,21 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from proveout.edge.processes.parent import end_with_parent
-from proveout.engine import channel, weights
+from proveout.edge.processes.protocol import (
+    ChatFormat,
+    ChatRequest,
+    CompletionFormat,
+    CompletionRequest,
+    EmbeddingRequest,
+    MatchRequest,
+)
+from proveout.engine import channel
 from proveout.errors import InvalidInput, NotFound, ProveoutError, Unavailable
 
+AWAY = 5.0  # seconds for which an instance that did not answer is asked last
+
 T = TypeVar("T")
-Positive = Annotated[int, msgspec.Meta(ge=1)]
-
-
-class TextPart(msgspec.Struct):
-    text: str
-    type: Literal["text"] = "text"
-
-
-class ChatMessage(msgspec.Struct):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
-
-    @property
-    def pair(self) -> tuple[str, str]:
-        role = "system" if self.role == "developer" else self.role
-        content = self.content or ""
-        return role, content if isinstance(content, str) else "".join(p.text for p in content)
-
-
-class StreamOptions(msgspec.Struct):
-    include_usage: bool = False
-
-
-class ChatRequest(msgspec.Struct):
-    """The part of OpenAI's chat completion request that the embedded model honours."""
-
-    model: str
-    messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1)]
-    max_tokens: Positive | None = None
-    max_completion_tokens: Positive | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
-    seed: int | None = None
-    stop: str | list[str] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-
-    def frame(self) -> channel.Generate:
-        """With OpenAI's defaults, but an end: 1,024 tokens."""
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        return channel.Generate(
-            messages=[m.pair for m in self.messages],
-            max_tokens=self.max_completion_tokens or self.max_tokens or 1024,
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=1.0 if self.top_p is None else self.top_p,
-            seed=self.seed,
-            stop=stop,
-        )
-
-
-class EmbeddingRequest(msgspec.Struct):
-    model: str
-    input: str | list[str]
-    encoding_format: Literal["float", "base64"] = "float"
+Replies = AsyncGenerator[channel.Reply, None]
 
 
 class Stream(Response):
@@ -105,52 +62,137 @@ class Stream(Response):
         await send({"type": "http.response.body", "body": b""})
 
 
-class Api:
-    """The routes. `generator` and `embedder` are the paths of the model processes' sockets."""
+class Instances:
+    """The processes that serve one model, by their sockets."""
 
-    def __init__(self, generator: Path, embedder: Path) -> None:
-        self._paths = {"generator": generator, "embedder": embedder}
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._busy: Counter[Path] = Counter()
+        self._away: dict[Path, float] = {}
+
+    async def call(self, request: channel.Request) -> Replies:
+        """As `channel.call`, of the one with the least to do; of another when that one cannot."""
+        now = time.monotonic()
+        order = sorted(self._paths, key=lambda p: (now < self._away.get(p, 0.0), self._busy[p]))
+        for path in order:
+            self._busy[path] += 1
+            try:
+                async with aclosing(channel.call(path, request)) as replies:
+                    try:
+                        accepted = await anext(replies)
+                    except Unavailable:
+                        self._away[path] = time.monotonic() + AWAY
+                        if path == order[-1]:
+                            raise
+                        continue
+                    yield accepted
+                    async for reply in replies:
+                        yield reply
+                    return
+            finally:
+                self._busy[path] -= 1
+
+    async def answers(self) -> bool:
+        """Whether any of them does."""
+        return any(await asyncio.gather(*map(_answers, self._paths)))
+
+    async def seen(self) -> list[tuple[str, channel.Seen]]:
+        """What each that answers has done, by its name."""
+        found = await asyncio.gather(*map(_seen, self._paths))
+        return [(path.stem, seen) for path, seen in zip(self._paths, found, strict=True) if seen is not None]
+
+
+class Api:
+    """The routes. Models by their names, each with the sockets of the processes that serve it."""
+
+    def __init__(self, chat: Mapping[str, Sequence[Path]], embed: Mapping[str, Sequence[Path]]) -> None:
+        self._chat = {name: Instances(paths) for name, paths in chat.items()}
+        self._embed = {name: Instances(paths) for name, paths in embed.items()}
 
     def app(self) -> Starlette:
         return Starlette(
             routes=[
                 Route("/v1/chat/completions", self.chat, methods=["POST"]),
+                Route("/v1/completions", self.complete, methods=["POST"]),
                 Route("/v1/embeddings", self.embeddings, methods=["POST"]),
+                Route("/v1/matches", self.matches, methods=["POST"]),
                 Route("/v1/models", self.models),
+                Route("/metrics", self.metrics),
                 Route("/readyz", self.ready),
             ],
             exception_handlers={ProveoutError: _problem, ClientDisconnect: _nobody},
         )
 
     async def ready(self, request: Request) -> Response:
-        """200 when both model processes answer; else 503. The body says which does not."""
-        states = await asyncio.gather(*map(_answers, self._paths.values()))
+        """200 when every model answers; else 503. The body says which does not."""
+        models = self._chat | self._embed
+        states = await asyncio.gather(*(m.answers() for m in models.values()))
         ready = all(states)
-        body = {"ready": ready, **dict(zip(self._paths, states, strict=True))}
+        body = {"ready": ready, **dict(zip(models, states, strict=True))}
         return _json(body, 200 if ready else 503, {} if ready else {"retry-after": "2"})
 
     async def models(self, request: Request) -> Response:
-        names = (weights.GENERATOR, weights.EMBEDDER)
+        names = (*self._chat, *self._embed)
         models = [{"id": n, "object": "model", "created": 0, "owned_by": "proveout"} for n in names]
         return _json({"object": "list", "data": models})
 
+    async def metrics(self, request: Request) -> Response:
+        """OpenMetrics: what the generators do and have done since they started."""
+        rows = [(name, where, seen) for name, m in self._chat.items() for where, seen in await m.seen()]
+        lines = []
+        for field, kind, meaning in _METRICS:
+            name, suffix = f"proveout_engine_{field}", "_total" if kind == "counter" else ""
+            lines += [f"# TYPE {name} {kind}", f"# HELP {name} {meaning}"]
+            lines += [
+                f'{name}{suffix}{{model="{model}",instance="{where}"}} {getattr(seen, field)}'
+                for model, where, seen in rows
+            ]
+        media = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        return Response("\n".join([*lines, "# EOF", ""]), media_type=media)
+
     async def chat(self, request: Request) -> Response:
         body = _decode(await request.body(), ChatRequest)
-        _expect(body.model, weights.GENERATOR)
-        replies = channel.call(self._paths["generator"], body.frame())
-        head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
-        if not body.stream:
-            return await _unless_gone(request.receive, _whole(replies, head)) or Response()
-        await anext(replies)  # Accepted, or an error that can still be a status
-        usage = body.stream_options is not None and body.stream_options.include_usage
-        return Stream(_chunks(replies, head, usage))
+        return await self._generate(request, body, ChatFormat(body.model))
+
+    async def complete(self, request: Request) -> Response:
+        body = _decode(await request.body(), CompletionRequest)
+        return await self._generate(request, body, CompletionFormat(body.model))
 
     async def embeddings(self, request: Request) -> Response:
         body = _decode(await request.body(), EmbeddingRequest)
-        _expect(body.model, weights.EMBEDDER)
         texts = [body.input] if isinstance(body.input, str) else body.input
-        replies = channel.call(self._paths["embedder"], channel.Embed(texts))
+        replies = _named(self._embed, body.model).call(channel.Embed(texts))
         return await _unless_gone(request.receive, _embedded(replies, body)) or Response()
+
+    async def matches(self, request: Request) -> Response:
+        body = _decode(await request.body(), MatchRequest)
+        replies = _named(self._embed, body.model).call(channel.Match(body.question, body.texts))
+        return await _unless_gone(request.receive, _matched(replies, len(body.texts))) or Response()
+
+    async def _generate(
+        self, request: Request, body: ChatRequest | CompletionRequest, form: ChatFormat | CompletionFormat
+    ) -> Response:
+        replies = _named(self._chat, body.model).call(body.frame())
+        if not body.stream:
+            return await _unless_gone(request.receive, _whole(replies, form)) or Response()
+        await anext(replies)  # Accepted, or an error that can still be a status
+        return Stream(_chunks(replies, form, body.with_usage))
+
+
+_METRICS = (
+    ("running", "gauge", "Answers in the batch."),
+    ("waiting", "gauge", "Requests that wait for a place in the batch."),
+    ("requests", "counter", "Answers that were begun."),
+    ("prompt_tokens", "counter", "Tokens read."),
+    ("completion_tokens", "counter", "Tokens written."),
+    ("cache", "gauge", "Share of the key-value cache in use."),
+)
+
+
+def _named(models: Mapping[str, Instances], name: str) -> Instances:
+    if name not in models:
+        raise NotFound(f"There is no model {name!r} for this here; there is: {', '.join(models) or 'none'}.")
+    return models[name]
 
 
 async def _answers(path: Path) -> bool:
@@ -162,38 +204,38 @@ async def _answers(path: Path) -> bool:
     return True
 
 
-async def _whole(replies: AsyncGenerator[channel.Reply, None], head: dict[str, object]) -> Response:
-    text: list[str] = []
+async def _seen(path: Path) -> channel.Seen | None:
+    try:
+        async with aclosing(channel.call(path, channel.Look(), greeting=2.0)) as replies:
+            return next((r for r in [r async for r in replies] if isinstance(r, channel.Seen)), None)
+    except ProveoutError:
+        return None
+
+
+async def _whole(replies: Replies, form: ChatFormat | CompletionFormat) -> Response:
+    pieces: list[channel.Piece | channel.ToolPiece] = []
     async with aclosing(replies):
         async for reply in replies:
-            if isinstance(reply, channel.Piece):
-                text.append(reply.text)
+            if isinstance(reply, channel.Piece | channel.ToolPiece):
+                pieces.append(reply)
             elif isinstance(reply, channel.Done):
-                message = {"role": "assistant", "content": "".join(text)}
-                choice = {"index": 0, "message": message, "finish_reason": reply.reason, "logprobs": None}
-                return _json({**head, "object": "chat.completion", "choices": [choice], "usage": _usage(reply)})
+                return _json(form.whole(pieces, reply))
     raise ProveoutError("The generator ended without an end.")
 
 
-async def _chunks(
-    replies: AsyncGenerator[channel.Reply, None], head: dict[str, object], usage: bool
-) -> AsyncGenerator[bytes, None]:
+async def _chunks(replies: Replies, form: ChatFormat | CompletionFormat, usage: bool) -> AsyncGenerator[bytes, None]:
     """The stream's events; a broken one ends in an error event and has no [DONE]."""
-
-    def chunk(delta: dict[str, str], reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
-        return _event({**head, "object": "chat.completion.chunk", "choices": [choice]})
-
     async with aclosing(replies):
-        yield chunk({"role": "assistant", "content": ""})
+        if first := form.first():
+            yield _event(first)
         try:
             async for reply in replies:
-                if isinstance(reply, channel.Piece):
-                    yield chunk({"content": reply.text})
+                if isinstance(reply, channel.Piece | channel.ToolPiece):
+                    yield _event(form.piece(reply))
                 elif isinstance(reply, channel.Done):
-                    yield chunk({}, reply.reason)
+                    yield _event(form.last(reply))
                     if usage:
-                        yield _event({**head, "object": "chat.completion.chunk", "choices": [], "usage": _usage(reply)})
+                        yield _event(form.used(reply))
                     yield b"data: [DONE]\n\n"
         except ProveoutError as error:
             yield _event(_error(error))
@@ -219,6 +261,14 @@ async def _embedded(replies: AsyncGenerator[channel.Reply, None], body: Embeddin
     raise ProveoutError("The embedder ended without vectors.")
 
 
+async def _matched(replies: Replies, texts: int) -> Response:
+    async with aclosing(replies):
+        async for reply in replies:
+            if isinstance(reply, channel.Vectors):
+                return _json({"matches": np.frombuffer(reply.data, "<f4").reshape(texts, -1).tolist()})
+    raise ProveoutError("The embedder ended without matches.")
+
+
 async def _unless_gone(receive: Receive, work: Coroutine[None, None, T]) -> T | None:
     """The result of `work`; None, with `work` cancelled, when the client leaves before."""
 
@@ -241,16 +291,6 @@ def _decode(body: bytes, type_: type[T]) -> T:
         return msgspec.json.decode(body, type=type_)
     except msgspec.MsgspecError as error:
         raise InvalidInput(str(error)) from error
-
-
-def _expect(model: str, served: str) -> None:
-    if model != served:
-        raise NotFound(f"There is no model {model!r} here; there is {served!r}.")
-
-
-def _usage(done: channel.Done) -> dict[str, int]:
-    prompt, completion = done.prompt_tokens, done.completion_tokens
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def _json(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -283,12 +323,22 @@ async def _nobody(request: Request, error: Exception) -> Response:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="proveout engine", description=__doc__)
     parser.add_argument("--socket-fd", type=int, required=True, help="a bound and listening Unix socket")
-    parser.add_argument("--generator", type=Path, required=True, help="the generator's Unix socket")
-    parser.add_argument("--embedder", type=Path, required=True, help="the embedder's Unix socket")
+    for role in ("chat", "embed"):
+        parser.add_argument(
+            f"--{role}",
+            nargs="+",
+            action="append",
+            default=[],
+            metavar="NAME SOCKET",
+            help="a model, and who serves it",
+        )
     options = parser.parse_args()
     end_with_parent()
+    chat, embed = (
+        {name: [Path(p) for p in paths] for name, *paths in given} for given in (options.chat, options.embed)
+    )
     config = uvicorn.Config(
-        Api(options.generator, options.embedder).app(),
+        Api(chat, embed).app(),
         loop="uvloop",
         http="httptools",
         lifespan="off",

@@ -67,7 +67,10 @@ class Supervisor:
                 backoff = _BACKOFF_FIRST
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, _BACKOFF_LAST)
-            child = await self._spawn(process)
+            try:
+                child = await self._spawn(process)
+            except OSError as error:  # a disk that is full, say; tried again
+                log.warning("%s cannot be started: %s", process.name, error)
 
     async def _spawn(self, process: Process) -> asyncio.subprocess.Process:
         path = self._logs / f"{process.name}.log"

@@ -13,8 +13,9 @@ import ssl
 import stat
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -23,7 +24,8 @@ from proveout import settings
 from proveout.access.keys import ensure_owner, new_key_text
 from proveout.domain import WORKSPACE
 from proveout.edge.processes.supervisor import Process, Supervisor
-from proveout.engine import weights
+from proveout.engine.hub import fetch
+from proveout.engine.local import local_models
 from proveout.errors import ProveoutError, StartRefused
 from proveout.store.pool import Store
 from proveout.store.postgres import EmbeddedPostgres
@@ -45,6 +47,8 @@ class Plan:
     database: str | None = None
     config: Path | None = None
     apps: tuple[str, ...] = ()
+    serve: str | None = None
+    folders: tuple[Path, ...] = ()
     certificate: Path | None = None  # with `key`: the gateways speak TLS
     key: Path | None = None
     behind_proxy: bool = False
@@ -81,19 +85,17 @@ async def up(plan: Plan) -> AsyncIterator[Running]:
 
 async def _start(plan: Plan, data: Path, door: socket.socket, supervisor: Supervisor) -> None:
     run = _runtime_folder(data)
-    sockets = {name: run / f"{name}.sock" for name in ("generator", "embedder", "engine")}
-    listening = {name: _listen_unix(path) for name, path in sockets.items()}
+    engine = run / "engine.sock"
     environment = settings.for_child(
         {
             settings.DATA: data,
-            settings.ENGINE: sockets["engine"],
+            settings.ENGINE: engine,
             settings.CONFIG: plan.config,
             settings.METRICS: run / "metrics",
+            settings.SERVE: plan.serve,
         }
     )
-    for name, arguments in _engine_arguments(data, sockets).items():
-        fd = listening[name].fileno()
-        await supervisor.start(Process(name, _python(name, fd, *arguments), environment, (fd,)))
+    await _start_models(run, environment, supervisor)
     database = plan.database
     if database is None:
         postgres = EmbeddedPostgres(data / "postgres", run)
@@ -102,6 +104,7 @@ async def _start(plan: Plan, data: Path, door: socket.socket, supervisor: Superv
         await supervisor.start(Process("postgres", postgres.argv, environment, stop=signal.SIGINT))
         database = postgres.dsn
     environment |= {settings.DATABASE.name: database, settings.APPS.name: ",".join(plan.apps)}
+    environment[settings.FOLDERS.name] = os.pathsep.join(map(str, plan.folders))
     await _migrate(environment, patience=_DATABASE_SECONDS if plan.database is None else 0)
     _ensure_master_key(data)
     await _ensure_owner(database, data)
@@ -113,13 +116,31 @@ async def _start(plan: Plan, data: Path, door: socket.socket, supervisor: Superv
         await supervisor.start(Process(f"gateway-{number}", argv, environment, (fd,)))
 
 
-def _engine_arguments(data: Path, sockets: dict[str, Path]) -> dict[str, list[str]]:
-    cache = str(data / "cache")
-    return {
-        "generator": ["--weights", str(weights.generator().files[0]), "--cache", cache],
-        "embedder": ["--weights", str(weights.embedder().folder), "--cache", cache],
-        "engine": ["--generator", str(sockets["generator"]), "--embedder", str(sockets["embedder"])],
-    }
+async def _start_models(run: Path, environment: Mapping[str, str], supervisor: Supervisor) -> None:
+    """The model processes, as many of each as configured, and the engine that they serve. Raises StartRefused."""
+    told = settings.read(environment)
+    await asyncio.to_thread(fetch, told)
+    models = await asyncio.to_thread(local_models, told)
+    arguments: list[str] = []
+    counts: Counter[str] = Counter()
+    for model in models:
+        if model.role not in told.serve:
+            continue
+        module = "generator" if model.role == "chat" else "embedder"
+        arguments += [f"--{model.role}", model.name]
+        for _ in range(model.instances):
+            counts[module] += 1
+            name = f"{module}-{counts[module]}"
+            path = run / f"{model.role}-{counts[module]}.sock"
+            arguments.append(str(path))
+            listening = _listen_unix(path)
+            command = _python(module, listening.fileno(), "--model", model.name)
+            await supervisor.start(Process(name, command, environment, (listening.fileno(),)))
+            listening.detach()  # the supervisor hands it on to every successor
+    listening = _listen_unix(run / "engine.sock")
+    command = _python("engine", listening.fileno(), *arguments)
+    await supervisor.start(Process("engine", command, environment, (listening.fileno(),)))
+    listening.detach()
 
 
 def _python(module: str, fd: int | None = None, *arguments: str) -> Sequence[str]:
@@ -214,7 +235,8 @@ def _runtime_folder(data: Path) -> Path:
         run = Path(tempfile.gettempdir()) / f"proveout-{os.geteuid()}-{mark}"
     if _too_long(run):
         raise StartRefused(f"The path {data} is too long for Unix sockets, and so is {run}: choose a shorter --data.")
-    run.mkdir(mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):  # what is there is looked at, whatever it is
+        run.mkdir(mode=0o700)
     found = run.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise StartRefused(f"{run} is not this user's private folder: remove it, or choose a shorter --data.")

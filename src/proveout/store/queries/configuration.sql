@@ -15,7 +15,7 @@ from releases r cross join lateral (
 
 -- name: configuration.routes (unscoped)
 -- Which release each stage serves.
-select workspace, app, stage, stable from routes;
+select workspace, app, stage, stable, since from routes;
 
 -- name: workspaces.ensure (unscoped)
 -- Makes a workspace once; its secret keys term hashes and signs sessions.
@@ -53,8 +53,18 @@ values (%(digest)s, %(key)s, now() + make_interval(mins => %(minutes)s));
 
 -- name: logins.take (unscoped)
 -- Uses a one-time code up and answers with its key.
-delete from logins where digest = %(digest)s and expires > now() returning key;
+delete from logins using keys k where logins.digest = %(digest)s and expires > now() and k.id = logins.key
+returning k.id as key, k.workspace;
 
 -- name: logins.expire (unscoped)
 -- Forgets codes that nobody used.
 delete from logins where expires <= now();
+
+-- name: database.about (unscoped)
+-- What the database is, and how much it holds.
+select current_setting('server_version') as version, pg_database_size(current_database()) as bytes;
+
+-- name: configuration.changed (unscoped)
+-- Tells every process to look again, and to forget what it holds of keys.
+with changed as (update configuration set version = version + 1)
+select pg_notify('proveout_configuration', '');

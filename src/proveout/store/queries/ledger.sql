@@ -7,15 +7,57 @@ select record_v1(%(intents)s, %(completions)s);
 delete from payloads where at < now() - make_interval(days => %(days)s);
 
 -- name: requests.get (scoped)
--- One request with its completion, if it has one.
+-- One request with its completion, if it has one. Documents are named as far as the scope may read them now.
 select i.*, c.outcome, c.reason, c.grounded, c.quoted, c.prompt_tokens, c.completion_tokens, c.cost_usd,
-       c.first_token_ms, c.first_sentence_ms, c.total_ms, c.documents, c.ended, c.model as answered_by,
-       c.served_by, c.runtime
+       c.first_token_ms, c.first_sentence_ms, c.total_ms, c.ended, c.model as answered_by, c.served_by, c.runtime,
+       array(select d from unnest(c.documents) d
+             where exists (select from versions v where v.workspace = i.workspace and v.document = d)) as documents,
+       cardinality(c.documents) as documents_found
 from intents i left join completions c using (request) where i.request = %(request)s;
 
 -- name: requests.list (scoped)
--- The newest requests of a workspace.
-select i.request, i.app, i.release, i.stage, i.model, i.key, i.begun, c.outcome, c.grounded, c.quoted,
-       c.prompt_tokens, c.completion_tokens, c.total_ms
+-- The newest requests of a workspace: of an app, of an outcome (`open`: without one), begun before a time.
+select i.request, i.app, i.release, i.stage, i.model, i.key, i.purpose, i.begun, c.outcome, c.grounded, c.quoted,
+       c.prompt_tokens, c.completion_tokens, c.cost_usd, c.first_token_ms, c.total_ms, c.model as answered_by
 from intents i left join completions c using (request)
-where i.workspace = (select scope_workspace()) order by i.begun desc limit %(limit)s;
+where i.workspace = (select scope_workspace())
+  and (%(app)s::text is null or i.app = %(app)s)
+  and (%(outcome)s::text is null or coalesce(c.outcome, 'open') = %(outcome)s)
+  and (%(before)s::timestamptz is null or i.begun < %(before)s)
+order by i.begun desc limit %(limit)s;
+
+-- name: requests.costs (scoped)
+-- What was used since a time, by app, model, day (UTC) or key; requests that have not ended are left out.
+with used as (
+    select case %(by)s::text when 'app' then i.app when 'model' then c.model when 'key' then i.key
+                else to_char(i.begun at time zone 'UTC', 'YYYY-MM-DD') end as name, c.*
+    from intents i join completions c using (request)
+    where i.workspace = (select scope_workspace()) and i.begun >= %(since)s)
+select name, count(*) as requests, sum(prompt_tokens) as prompt_tokens, sum(completion_tokens) as completion_tokens,
+       coalesce(sum(cost_usd), 0) as cost_usd, count(*) filter (where cost_usd is null) as unpriced
+from used group by name
+order by case when %(by)s::text = 'day' then name end desc, cost_usd desc, requests desc, name;
+
+-- name: requests.load (scoped)
+-- Users' requests since a time, in windows of a length; the row without `begins` is of all. Times are of answered ones.
+with binned as (
+    select date_bin(%(step)s::interval, i.begun, %(since)s) as begins, c.*
+    from intents i left join completions c using (request)
+    where i.workspace = (select scope_workspace()) and i.begun >= %(since)s and i.purpose = 'request')
+select begins, count(*) as requests,
+       count(*) filter (where outcome = 'answered') as answered,
+       count(*) filter (where outcome = 'refused') as refused,
+       count(*) filter (where outcome in ('failed', 'truncated')) as failed,
+       percentile_cont(0.5) within group (order by total_ms) filter (where outcome = 'answered') as p50_ms,
+       percentile_cont(0.95) within group (order by total_ms) filter (where outcome = 'answered') as p95_ms,
+       percentile_cont(0.5) within group (order by first_sentence_ms) filter (where outcome = 'answered')
+           as first_text_p50_ms
+from binned group by grouping sets ((begins), ());
+
+-- name: requests.models (scoped)
+-- How each model has answered since a time.
+select c.model, count(*) as requests, count(*) filter (where c.outcome in ('failed', 'truncated')) as failed,
+       max(i.begun) as last
+from intents i join completions c using (request)
+where i.workspace = (select scope_workspace()) and i.begun >= %(since)s
+group by c.model order by c.model;

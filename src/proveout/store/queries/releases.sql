@@ -47,4 +47,5 @@ where workspace = %(workspace)s and app = %(app)s and number = %(number)s;
 -- Makes a release the stable one of a stage.
 insert into routes (workspace, app, stage, stable)
 values (%(workspace)s, %(app)s, %(stage)s, %(number)s)
-on conflict (workspace, app, stage) do update set stable = excluded.stable;
+on conflict (workspace, app, stage) do update set
+    since = case when routes.stable = excluded.stable then routes.since else now() end, stable = excluded.stable;

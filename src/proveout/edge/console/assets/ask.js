@@ -69,7 +69,7 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Writes an answer as it comes: `[1]` becomes a marker; one that is cut in two waits for its rest. */
+/** Writes an answer as it comes: `[1]` becomes a marker; one that is cut in two waits for its rest, as space does. */
 class Writer {
   constructor(element) {
     this.element = element;
@@ -78,13 +78,13 @@ class Writer {
 
   write(piece) {
     const text = this.held + piece;
-    const cut = text.search(/\[\d*$/);
-    this.held = cut < 0 ? "" : text.slice(cut);
-    this.#append(cut < 0 ? text : text.slice(0, cut));
+    const cut = text.search(/\s*(\[\d*)?$/);
+    this.held = text.slice(cut);
+    this.#append(text.slice(0, cut));
   }
 
   end() {
-    this.#append(this.held);
+    this.#append(this.held.trimEnd());
     this.held = "";
   }
 
@@ -222,15 +222,7 @@ function enterAsks(event) {
   byId("composer").requestSubmit();
 }
 
-async function logOut() {
-  await fetch("/logout", { method: "POST", headers: CONSOLE });
-  location.assign("/");
-}
-
-byId("logout").addEventListener("click", logOut);
-if (app) {
-  byId("composer").addEventListener("submit", submit);
-  question.addEventListener("keydown", enterAsks);
-  byId("stop").addEventListener("click", () => running?.abort());
-  app.addEventListener("change", () => (byId("answers").textContent = app.selectedOptions[0].dataset.answers));
-}
+byId("composer").addEventListener("submit", submit);
+question.addEventListener("keydown", enterAsks);
+byId("stop").addEventListener("click", () => running?.abort());
+app.addEventListener("change", () => (byId("answers").textContent = app.selectedOptions[0].dataset.answers));

@@ -1,0 +1,124 @@
+"""The integrator: takes events into their workspace's log and signs a checkpoint, all in one transaction.
+
+Whatever is read of the log was committed with its checkpoint, so a killed integrator leaves no half of it, and two at
+once are kept apart by a lock: an index that was given means durable, contiguous and never given again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from proveout.domain import Scope
+from proveout.ledger import leaf
+from proveout.ledger.note import SigningKey, sign_checkpoint
+from proveout.ledger.tree import Tree
+from proveout.ledger.verify import ENTRIES, Checkpoint, TileId, TileReader, split_note, tile_of
+from proveout.store.pool import Row, Session, Store
+from proveout.store.sealing import Keyring
+
+BATCH = 5_000
+
+
+class LogKeys:
+    """The keys that sign logs. `origin` is the name of this installation; a workspace's log is `ORIGIN/WORKSPACE`."""
+
+    def __init__(self, keyring: Keyring, origin: str) -> None:
+        self._keyring = keyring
+        self._origin = origin
+
+    async def get(self, session: Session, workspace: str) -> SigningKey:
+        """The key of a workspace's log, kept sealed under the workspace's own; made at its first use."""
+        seed = await self._keyring.key(session, workspace, "log", workspace)
+        return SigningKey.of(f"{self._origin}/{workspace}", Ed25519PrivateKey.from_private_bytes(seed))
+
+
+class Integrator:
+    """Extends the logs of workspaces."""
+
+    def __init__(self, store: Store, keys: LogKeys) -> None:
+        self._store = store
+        self._keys = keys
+
+    async def integrate(self, scope: Scope) -> int:
+        """Takes in what waits, at most 5,000 events; answers with how many. 0 as well while another is at it."""
+        async with self._store.within(scope) as session:
+            lock = await session.row("log.lock")
+            if lock is None or not lock["mine"]:
+                return 0
+            events = await session.fetch("log.pending", limit=BATCH)
+            if not events:
+                return 0
+            key = await self._keys.get(session, scope.workspace)
+            placed = await asyncio.to_thread(_commit, events, scope.workspace)  # hashing beside the loop
+            tree = await _tree(session)
+            first = tree.size
+            tiles = tree.append([entry for entry, _, _, _ in placed])
+            for tile, content in tiles.items():
+                await session.run("log.store_tile", level=tile.level, n=tile.n, content=content)
+            await session.run(
+                "log.place",
+                ids=[event["id"] for event in events],
+                positions=list(range(first, tree.size)),
+                records=[record for _, record, _, _ in placed],
+                salts=[salt for _, _, salt, _ in placed],
+                commitments=[commitment for _, _, _, commitment in placed],
+            )
+            await session.run("log.sign", size=tree.size, note=sign_checkpoint(key, tree.size, tree.root))
+            return len(events)
+
+
+async def _tree(session: Session) -> Tree:
+    row = await session.row("log.checkpoint")
+    if row is None:
+        return Tree()
+    size = Checkpoint.parse(split_note(bytes(row["note"]))[0]).size
+    edge = [tile_of(level, size >> 8 * (level + 1), size) for level in range((size.bit_length() + 7) // 8)]
+    last = tile_of(ENTRIES, size >> 8, size)
+    return Tree.load(await read_tiles(session, [*edge, last]), size)
+
+
+async def read_tiles(session: Session, wanted: list[TileId]) -> TileReader:
+    """A reader of these tiles, fetched at once. A tile that is not there raises FileNotFoundError when it is read."""
+    rows = await session.fetch("log.tiles", levels=[t.level for t in wanted], numbers=[t.n for t in wanted])
+    found = {(row["level"], row["n"]): bytes(row["content"]) for row in rows}
+
+    def read(tile: TileId) -> bytes:
+        if (tile.level, tile.n) not in found:
+            raise FileNotFoundError(tile.path)
+        return prefix(found[tile.level, tile.n], tile)
+
+    return read
+
+
+def prefix(content: bytes, tile: TileId) -> bytes:
+    """The tile as it was when it had `width` hashes or entries, of a stored one that may have grown since."""
+    if tile.level != ENTRIES:
+        return content[: tile.width * 32]
+    end = 0
+    for _ in range(tile.width):
+        end += 2 + int.from_bytes(content[end : end + 2], "big")
+    return content[:end]
+
+
+def _commit(events: list[Any], workspace: str) -> list[tuple[bytes, str, bytes, str]]:
+    """For each event its entry, the record and the salt that the entry commits to, and the commitment."""
+    placed = []
+    for event in events:
+        record, salt = record_of(event), leaf.new_salt()
+        commitment = leaf.commit(record, salt)
+        entry = leaf.entry(event["kind"], workspace, event["at"], commitment)
+        placed.append((entry, leaf.canonical(record).decode(), salt, commitment))
+    return placed
+
+
+def record_of(event: Row) -> Mapping[str, Any]:
+    """The private record of an event: the facts that were noted, or the whole row of a request's intent or end."""
+    about: dict[str, Any] = {"kind": event["kind"], **event["facts"]}
+    about |= event["intent"] or event["completion"] or {}
+    if event["subject"] is not None:
+        about["subject"] = event["subject"]
+    return about

@@ -1,0 +1,97 @@
+"""Reading a workspace's log: its checkpoint, its tiles, and the receipt of a request."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import msgspec
+
+from proveout.domain import Scope
+from proveout.errors import NotFound, Unavailable
+from proveout.ledger import leaf
+from proveout.ledger.integrate import LogKeys, read_tiles
+from proveout.ledger.receipt import encode_receipt
+from proveout.ledger.tree import hashes, inclusion_spans, tiles_for
+from proveout.ledger.verify import Checkpoint, Receipt, TileId, split_note
+from proveout.store.events import Kind
+from proveout.store.pool import Row, Session, Store
+
+_WAIT_SECONDS = 2.0
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What proves to an outsider that a request's end is on record.
+
+    `receipt` is a tlog-proof that carries the log's entry, `opening` what the entry commits to (None once erased).
+    """
+
+    receipt: bytes
+    opening: bytes | None
+
+
+class Log:
+    """The logs of all workspaces, each read within a scope of it."""
+
+    def __init__(self, store: Store, keys: LogKeys) -> None:
+        self._store = store
+        self._keys = keys
+
+    async def key(self, scope: Scope) -> str:
+        """The public key of the workspace's log, as C2SP writes verifier keys."""
+        async with self._store.within(scope) as session:
+            return str((await self._keys.get(session, scope.workspace)).verifier)
+
+    async def checkpoint(self, scope: Scope) -> bytes:
+        """The newest signed checkpoint. Raises NotFound while the log is empty."""
+        async with self._store.within(scope) as session:
+            return (await _checkpoint(session))[0]
+
+    async def tile(self, scope: Scope, tile: TileId) -> bytes:
+        """A tile of hashes or a bundle of entries, full or partial. Raises NotFound."""
+        async with self._store.within(scope) as session:
+            try:
+                content = (await read_tiles(session, [tile]))(tile)
+            except FileNotFoundError:
+                raise NotFound(f"The log has no {tile.path}.") from None
+        return content
+
+    async def proof(self, scope: Scope, request: str, kind: Kind = Kind.REQUEST_ENDED) -> Proof:
+        """The proof for an event of a request; waits up to 2 s for the checkpoint that covers it.
+
+        Raises NotFound for a request that is not this workspace's or has not ended, Unavailable when it takes longer.
+        """
+        deadline = asyncio.get_running_loop().time() + _WAIT_SECONDS
+        while True:
+            async with self._store.within(scope) as session:
+                rows = await session.fetch("log.of_request", request=request)
+                event = next((row for row in rows if row["kind"] == kind), None)
+                if event is None:
+                    raise NotFound(f"There is no request {request}, or it has not ended yet.")
+                if event["position"] is not None:
+                    return await _proof(session, scope.workspace, event)
+            if asyncio.get_running_loop().time() > deadline:
+                raise Unavailable("The log has not taken this request in yet: is a worker running? Try again.")
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _checkpoint(session: Session) -> tuple[bytes, Checkpoint]:
+    row = await session.row("log.checkpoint")
+    if row is None:
+        raise NotFound("The log is empty: its first checkpoint is signed within a second of its first record.")
+    note = bytes(row["note"])
+    return note, Checkpoint.parse(split_note(note)[0])
+
+
+async def _proof(session: Session, workspace: str, event: Row) -> Proof:
+    note, checkpoint = await _checkpoint(session)
+    spans = inclusion_spans(event["position"], checkpoint.size)
+    read = await read_tiles(session, list(tiles_for(spans, checkpoint.size)))
+    proof = tuple(hashes(read, spans, checkpoint.size))
+    entry = leaf.entry(event["kind"], workspace, event["at"], event["commitment"])
+    receipt = encode_receipt(Receipt(event["position"], proof, note, entry))
+    if event["record"] is None:
+        return Proof(receipt, None)
+    return Proof(receipt, leaf.opening(msgspec.json.decode(event["record"]), bytes(event["salt"])))

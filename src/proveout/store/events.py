@@ -1,0 +1,32 @@
+"""What is put on record: every kind of event, and the one way to note one, in the transaction of what it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from proveout.store.pool import Session, as_json
+
+
+class Kind(StrEnum):
+    """The closed vocabulary of events, `source:subject:action`."""
+
+    REQUEST_BEGUN = "serving:request:begun"
+    REQUEST_ENDED = "serving:request:ended"
+    KEY_CREATED = "access:key:created"
+    KEY_REVOKED = "access:key:revoked"
+    LOGIN_USED = "access:login:used"
+    SNAPSHOT_PUBLISHED = "retrieval:snapshot:published"
+    DOCUMENT_DELETED = "retrieval:document:deleted"
+    RELEASE_CREATED = "releases:release:created"
+    FACTS_RECORDED = "releases:facts:recorded"
+    ROUTE_CHANGED = "releases:route:changed"
+    EVALUATION_ENDED = "evals:evaluation:ended"
+    SUBJECT_ERASED = "ledger:subject:erased"
+    LOG_EXPORTED = "ledger:log:exported"
+
+
+async def note(session: Session, workspace: str, kind: Kind, by: str, facts: Mapping[str, Any]) -> None:
+    """Notes an event, by a key's id or `system`, in the session's transaction; the log takes it in within a second."""
+    await session.run("events.note", workspace=workspace, kind=kind.value, facts=as_json({"by": by, **facts}))

@@ -1,0 +1,68 @@
+-- name: events.note (unscoped)
+-- One event that is not a request's.
+insert into events (workspace, kind, at, facts) values (%(workspace)s, %(kind)s, now(), %(facts)s);
+
+-- name: log.lock (scoped)
+-- Whether this transaction is the one that may extend the workspace's log.
+select pg_try_advisory_xact_lock(hashtextextended('proveout log ' || scope_workspace(), 0)) as mine;
+
+-- name: log.pending (scoped)
+-- Events that are not in the log yet, in the order in which they were written, with what requests are made of.
+select e.id, e.kind, e.at, e.facts, e.request, e.subject,
+       case when e.kind = 'serving:request:begun' then to_jsonb(i) - 'workspace' end as intent,
+       case when e.kind = 'serving:request:ended' then to_jsonb(c) - 'workspace' end as completion
+from events e
+left join intents i on i.request = e.request
+left join completions c on c.request = e.request
+where e.workspace = (select scope_workspace()) and e.position is null
+order by e.id limit %(limit)s;
+
+-- name: log.place (scoped)
+-- Gives events their places, what they commit to and their salts.
+update events e set position = p.position, record = p.record, salt = p.salt, commitment = p.commitment
+from unnest(%(ids)s::bigint[], %(positions)s::bigint[], %(records)s::text[], %(salts)s::bytea[],
+            %(commitments)s::text[]) as p(id, position, record, salt, commitment)
+where e.id = p.id;
+
+-- name: log.tiles (scoped)
+-- These tiles, as far as they are there.
+select t.level, t.n, t.content from tiles t
+join unnest(%(levels)s::int[], %(numbers)s::bigint[]) as w(level, n) on t.level = w.level and t.n = w.n
+where t.workspace = (select scope_workspace());
+
+-- name: log.store_tile (scoped)
+-- A new tile, or a partial one that has grown.
+insert into tiles (workspace, level, n, content) values ((select scope_workspace()), %(level)s, %(n)s, %(content)s)
+on conflict (workspace, level, n) do update set content = excluded.content;
+
+-- name: log.checkpoint (scoped)
+-- The newest signed checkpoint of the workspace's log.
+select size, note, signed from checkpoints where workspace = (select scope_workspace());
+
+-- name: log.sign (scoped)
+-- A newer checkpoint.
+insert into checkpoints (workspace, size, note) values ((select scope_workspace()), %(size)s, %(note)s)
+on conflict (workspace) do update set size = excluded.size, note = excluded.note, signed = now()
+where checkpoints.size < excluded.size;
+
+-- name: log.cosign (scoped)
+-- The same checkpoint with the signatures of witnesses.
+update checkpoints set note = %(note)s where workspace = (select scope_workspace()) and size = %(size)s;
+
+-- name: log.of_request (scoped)
+-- Where the events of a request stand in the log, and what they commit to.
+select kind, at, position, record, salt, commitment from events
+where workspace = (select scope_workspace()) and request = %(request)s order by id;
+
+-- name: log.workspaces (unscoped)
+-- Every workspace.
+select name from workspaces order by name;
+
+-- name: events.erase (scoped)
+-- Takes away what the entries of these subjects commit to, and the salts; the entries stay.
+update events set record = null, salt = null, subject = null
+where workspace = (select scope_workspace()) and subject = any(%(subjects)s::text[]);
+
+-- name: payloads.erase (scoped)
+-- Deletes what these subjects asked and were answered.
+delete from payloads where workspace = (select scope_workspace()) and subject = any(%(subjects)s::text[]);

@@ -1,0 +1,182 @@
+"""The log over a real database: one tree whatever happens to its integrators, and receipts that verify offline."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from proveout.domain import Outcome, Parameters, Scope
+from proveout.errors import NotFound
+from proveout.ledger.integrate import Integrator, LogKeys
+from proveout.ledger.journal import Completion, Intent, Journal, new_request_id, now
+from proveout.ledger.log import Log
+from proveout.ledger.verify import Policy, Receipt, Replay, TileId, VerifierKey, check_opening
+from proveout.store.events import Kind, note
+from proveout.store.pool import Store
+from proveout.store.sealing import Keyring
+
+SYSTEM = Scope.system("default", "ledger")
+CALLER = Scope("default", "auditor")
+
+
+class World:
+    """A store, its journal, an integrator and the log's public key."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.journal = Journal(store)
+        keys = LogKeys(Keyring(bytes(32)), "proveout.example")
+        self.integrator = Integrator(store, keys)
+        self.log = Log(store, keys)
+
+    async def key(self) -> VerifierKey:
+        return VerifierKey.parse(await self.log.key(CALLER))
+
+    async def note_many(self, count: int) -> None:
+        for number in range(count):
+            async with self.store.unscoped() as session:
+                await note(session, "default", Kind.KEY_CREATED, "key_1", {"key": f"key_{number}"})
+
+    async def request(self) -> str:
+        request = new_request_id()
+        await self.journal.write(
+            Intent(request, "default", "key_1", "request", "echo", Parameters(), streamed=False, begun=now())
+        )
+        await self.journal.write(Completion(request, "default", Outcome.ANSWERED, "", 3, 5, 1.5, now()))
+        return request
+
+    async def verify(self) -> int:
+        """Replays the whole log as an auditor would; answers with its size."""
+        policy = Policy(await self.key())
+        checkpoint, _ = policy.open(await self.log.checkpoint(CALLER))
+        tiles: dict[TileId, bytes] = {}
+        wanted = [TileId(level, n, 256) for level in (-1, 0, 1) for n in range(12)]
+        for tile in wanted:
+            for width in range(256, 0, -1):
+                try:
+                    tiles[tile._replace(width=width)] = await self.log.tile(CALLER, tile._replace(width=width))
+                except NotFound:
+                    break
+
+        def read(tile: TileId) -> bytes:
+            return tiles[tile]
+
+        findings = Replay(read).run(checkpoint)
+        assert not findings, findings[0]
+        return checkpoint.size
+
+
+def run(dsn: str, work: Callable[[World], Awaitable[None]]) -> None:
+    async def go() -> None:
+        store = Store(dsn, size=8)
+        await store.open()
+        async with store.unscoped() as session:
+            await session.run("workspaces.ensure", name="default", secret=b"k" * 32)
+        world = World(store)
+        task = asyncio.create_task(world.journal.run())
+        try:
+            await work(world)
+        finally:
+            task.cancel()
+            await store.close()
+
+    asyncio.run(go())
+
+
+def test_events_become_a_log_that_verifies(dsn: str) -> None:
+    async def work(world: World) -> None:
+        with pytest.raises(NotFound, match="empty"):
+            await world.log.checkpoint(CALLER)
+        for count, size in ((3, 3), (250, 253), (10, 263), (0, 263)):
+            await world.note_many(count)
+            assert await world.integrator.integrate(SYSTEM) == count
+            assert await world.verify() == size
+
+    run(dsn, work)
+
+
+def test_two_integrators_at_once_make_one_tree(dsn: str) -> None:
+    async def work(world: World) -> None:
+        async def write() -> None:
+            await world.note_many(60)
+
+        async def integrate() -> int:
+            done = 0
+            for _ in range(40):
+                done += await world.integrator.integrate(SYSTEM)
+                await asyncio.sleep(0.005)
+            return done
+
+        *_, one, two = await asyncio.gather(write(), write(), write(), integrate(), integrate())
+        rest = await world.integrator.integrate(SYSTEM)
+        assert one + two + rest == 180
+        assert await world.verify() == 180
+
+    run(dsn, work)
+
+
+@pytest.mark.parametrize("statement", range(1, 9))
+def test_an_integrator_that_dies_at_any_statement_leaves_no_trace(
+    dsn: str, statement: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from proveout.store import pool
+
+    async def work(world: World) -> None:
+        await world.note_many(5)
+        await world.integrator.integrate(SYSTEM)
+        await world.note_many(5)
+        real, count = pool.Session._query, 0
+
+        def dying(session: pool.Session, name: str) -> object:
+            nonlocal count
+            count += 1
+            if count == statement:
+                raise RuntimeError("killed")
+            return real(session, name)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(pool.Session, "_query", dying)
+            with pytest.raises(RuntimeError, match="killed"):
+                await world.integrator.integrate(SYSTEM)
+        assert await world.verify() == 5
+        assert await world.integrator.integrate(SYSTEM) == 5
+        assert await world.verify() == 10
+
+    run(dsn, work)
+
+
+def test_a_receipt_proves_a_request_to_whoever_has_the_key(dsn: str) -> None:
+    async def work(world: World) -> None:
+        request = await world.request()
+        await world.integrator.integrate(SYSTEM)
+        for _ in range(3):  # it stays provable while the log grows
+            proof = await world.log.proof(CALLER, request)
+            assert len(proof.receipt) <= 4096
+            receipt = Receipt.parse(proof.receipt)
+            receipt.check(Policy(await world.key()))
+            assert proof.opening is not None
+            record = json.loads(check_opening(receipt.extra, proof.opening))
+            assert record["request"] == request and record["outcome"] == "answered"
+            await world.note_many(200)
+            await world.integrator.integrate(SYSTEM)
+        with pytest.raises(NotFound):
+            await world.log.proof(Scope("another", "auditor"), request)
+
+    run(dsn, work)
+
+
+def test_a_workspace_sees_its_own_log_alone(dsn: str) -> None:
+    async def work(world: World) -> None:
+        await world.note_many(1)
+        await world.integrator.integrate(SYSTEM)
+        for read in (
+            world.log.checkpoint(Scope("another", "a")),
+            world.log.tile(Scope("another", "a"), TileId(0, 0, 1)),
+        ):
+            with pytest.raises(NotFound):
+                await read
+
+    run(dsn, work)

@@ -1,0 +1,102 @@
+"""An auditor with a public key and files needs nothing of us: what he is given verifies with one copied file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, Server
+
+
+def get(server: Server, path: str, **headers: str) -> bytes:
+    told = {"Authorization": f"Bearer {server.owner_key}", **headers}
+    with urllib.request.urlopen(urllib.request.Request(server.url + path, headers=told), timeout=10) as answer:
+        return bytes(answer.read())
+
+
+@pytest.fixture(scope="module")
+def verifier(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The verifier as an auditor has it: one file, copied, run where nothing of the project is to be found."""
+    alone = tmp_path_factory.mktemp("auditor")
+    shutil.copy(ROOT / "src" / "proveout" / "ledger" / "verify.py", alone)
+    return [sys.executable, "-I", str(alone / "verify.py")]
+
+
+def audit(verifier: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*verifier, *arguments], capture_output=True, text=True, check=False, timeout=60)
+
+
+def post(server: Server, path: str, body: object) -> bytes:
+    headers = {"Authorization": f"Bearer {server.owner_key}", "Content-Type": "application/json"}
+    asked = urllib.request.Request(server.url + path, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        return bytes(answer.read())
+
+
+def ask(server: Server, **more: str) -> str:
+    messages = [{"role": "user", "content": "How many days of annual leave do I get?"}]
+    answer = json.loads(post(server, "/v1/chat/completions", {"model": "helpdesk", "messages": messages, **more}))
+    return str(answer["proveout"]["request"])
+
+
+def test_an_answer_has_a_receipt_that_an_outsider_verifies(server: Server, verifier: list[str], tmp_path: Path) -> None:
+    request = ask(server)
+    began = time.monotonic()
+    receipt = get(server, f"/api/v1/requests/{request}/receipt")
+    assert time.monotonic() - began < 2.5
+    key = get(server, "/ledger/default/key").decode().strip()
+    shown = json.loads(get(server, f"/api/v1/requests/{request}/receipt", Accept="application/json"))
+    assert shown["key"] == key
+    (tmp_path / "receipt").write_bytes(receipt)
+    (tmp_path / "opening").write_text(shown["opening"])
+    record = json.loads(json.loads(shown["opening"])["record"])
+    assert record["request"] == request and record["outcome"] == "answered" and record["completion_tokens"] >= 0
+    done = audit(verifier, "receipt", str(tmp_path / "receipt"), "--key", key, "--opening", str(tmp_path / "opening"))
+    assert done.returncode == 0, done.stdout
+    (tmp_path / "opening").write_text(shown["opening"].replace("answered", "refused"))
+    lied = audit(verifier, "receipt", str(tmp_path / "receipt"), "--key", key, "--opening", str(tmp_path / "opening"))
+    assert lied.returncode == 1 and "commits to another record" in lied.stdout
+
+
+def test_the_log_is_read_by_those_who_may(server: Server) -> None:
+    assert get(server, "/ledger/default/checkpoint").decode().startswith("proveout.local/default\n")
+    for path in (
+        "/ledger/another/checkpoint",
+        "/ledger/default/tile/0/999999",
+        "/ledger/default/tile/0/1",
+        "/ledger/x/y",
+    ):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            get(server, path)
+        assert refused.value.code == 404
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(server.url + "/ledger/default/checkpoint", timeout=10)
+    assert refused.value.code == 401
+
+
+def test_an_erased_subject_is_gone_and_the_log_still_verifies(
+    server: Server, verifier: list[str], tmp_path: Path
+) -> None:
+    canary = "zanzibar-canary@example.com"
+    request = ask(server, user=canary)
+    shown = json.loads(get(server, f"/api/v1/requests/{request}/receipt", Accept="application/json"))
+    assert shown["opening"] is not None
+    done = json.loads(post(server, "/api/v1/erasures", {"subject": canary}))
+    assert done == {"payloads": 1, "records": 1, "not_purged": []}
+    erased = json.loads(get(server, f"/api/v1/requests/{request}/receipt", Accept="application/json"))
+    assert erased["opening"] is None
+    (tmp_path / "receipt").write_text(erased["receipt"])
+    assert audit(verifier, "receipt", str(tmp_path / "receipt"), "--key", erased["key"]).returncode == 0
+    again = json.loads(post(server, "/api/v1/erasures", {"subject": canary}))
+    assert again == {"payloads": 0, "records": 0, "not_purged": []}
+    for file in server.data.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            assert canary.encode() not in file.read_bytes(), file

@@ -1,0 +1,190 @@
+"""A model of one's own, by path, deterministic: used like every other, pinned by its release, back after kills."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from conftest import Server, start_server
+from proveout.engine import weights
+from proveout.engine.template import ChatTemplate
+
+TEMPLATE = """
+{%- if tools %}<|im_start|>system
+Write <tool_call>{"name": ..., "arguments": ...}</tool_call>. The functions:
+{%- for tool in tools %}
+{{ tool.function | tojson }}
+{%- endfor %}<|im_end|>
+{% endif %}
+{%- for message in messages %}<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endfor %}<|im_start|>assistant
+"""
+APP = """
+schema: 1
+app: mine
+purpose: Answers.
+owners: {accountable: a@example.org}
+model: {use: local/mine}
+"""
+TOOL: Any = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {"type": "object", "properties": {"city": {"enum": ["Leeds", "York"]}}, "required": ["city"]},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("mine")
+    (folder / "own.jinja").write_text(TEMPLATE)
+    (folder / "own.gguf").symlink_to(weights.generator().files[0])
+    (folder / "proveout.yaml").write_text(
+        "models:\n  mine: {path: own.gguf, chat_template: own.jinja, mode: deterministic, memory: 700 MiB}\n"
+        "engine: {memory: 2 GiB}\n"
+    )
+    (folder / "app").mkdir()
+    (folder / "app" / "app.yaml").write_text(APP)
+    running = start_server(folder / "data", str(folder / "app"), "--config", str(folder / "proveout.yaml"))
+    yield running
+    assert running.stop() == 0
+
+
+def client(server: Server) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=server.owner_key, max_retries=0, timeout=120)
+
+
+async def say(api: openai.AsyncOpenAI, text: str, **options: Any) -> Any:
+    return await api.chat.completions.create(
+        model="local/mine", messages=[{"role": "user", "content": text}], temperature=0, **options
+    )
+
+
+def test_it_is_listed_and_its_release_pins_weights_mode_and_template(here: Server) -> None:
+    async def listed() -> dict[str, Any]:
+        async with client(here) as api:
+            return {m.id: m.model_dump().get("proveout") async for m in await api.models.list()}
+
+    models = asyncio.run(listed())
+    assert "local/smollm2-135m-instruct" not in models  # another model takes its place
+    shown = json.loads(here.cli("release", "show", "mine@1", "--json").stdout)["manifest"]["model"][0]["use"]
+    assert shown == models["local/mine"]
+    assert shown["mode"] == "deterministic" and shown["template"] == ChatTemplate(TEMPLATE).digest
+    assert shown["digest"].startswith("sha256:")
+
+
+def test_answers_are_the_same_alone_and_in_a_batch(here: Server) -> None:
+    questions = [f"Tell me {n} things about {what}." for n in (2, 3) for what in ("rivers", "tea", "rain", "wool")]
+
+    async def scenario() -> None:
+        async with client(here) as api:
+
+            async def answer(question: str) -> str:
+                return str((await say(api, question, max_tokens=24)).choices[0].message.content)
+
+            together = await asyncio.gather(*map(answer, questions))
+            assert [await answer(question) for question in questions] == together
+
+    asyncio.run(scenario())
+
+
+def test_it_calls_tools_through_the_gateway_streamed_and_whole(here: Server) -> None:
+    async def scenario() -> None:
+        async with client(here) as api:
+            options: dict[str, Any] = {"tools": [TOOL], "tool_choice": "required", "max_tokens": 60}
+            whole = (await say(api, "What is the weather in Leeds?", **options)).choices[0]
+            called = whole.message.tool_calls[0].function
+            assert whole.finish_reason == "tool_calls" and json.loads(called.arguments) == {"city": "Leeds"}
+            name, arguments = "", ""
+            async for chunk in await say(api, "What is the weather in Leeds?", stream=True, **options):
+                for call in (chunk.choices and chunk.choices[0].delta.tool_calls) or ():
+                    name, arguments = name or call.function.name, arguments + (call.function.arguments or "")
+            assert (name, arguments) == (called.name, called.arguments)
+
+    asyncio.run(scenario())
+
+
+def test_a_model_without_a_place_for_tools_refuses_them(server: Server) -> None:
+    async def scenario() -> None:
+        async with client(server) as api:
+            for stream in (False, True):
+                with pytest.raises(openai.BadRequestError, match="tools"):
+                    await api.chat.completions.create(
+                        model="local/smollm2-135m-instruct",
+                        messages=[{"role": "user", "content": "What is the weather?"}],
+                        tools=[TOOL],
+                        stream=stream,
+                    )
+            shape: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"pattern": "a"}}}
+            with pytest.raises(openai.BadRequestError, match="pattern"):
+                await api.chat.completions.create(
+                    model="local/smollm2-135m-instruct",
+                    messages=[{"role": "user", "content": "Hi"}],
+                    response_format=shape,
+                )
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("victim", ["generator", "embedder"])
+def test_a_killed_model_process_is_back_and_nobody_waits_in_silence(here: Server, victim: str) -> None:
+    async def ask(api: openai.AsyncOpenAI) -> str:
+        try:
+            if victim == "generator":
+                await say(api, "Tell me a long story.", max_tokens=200)
+            else:
+                await api.embeddings.create(model="local/all-minilm-l6-v2", input=["word " * 200] * 64)
+        except openai.APIStatusError as error:
+            assert error.status_code in (502, 503), error
+            assert error.status_code == 502 or error.response.headers["retry-after"]
+            return "refused"
+        return "answered"
+
+    async def scenario() -> float:
+        async with client(here) as api:
+            asks = [asyncio.create_task(ask(api)) for _ in range(8)]
+            await asyncio.sleep(0.5)
+            os.kill(here.pid_of(f"processes.{victim}"), signal.SIGKILL)
+            began = time.monotonic()
+            await asyncio.sleep(0.2)
+            asks += [asyncio.create_task(ask(api)) for _ in range(4)]
+            while await ask_once(api) != "answered":
+                assert time.monotonic() - began < 30
+            back = time.monotonic() - began
+            async with asyncio.timeout(60):
+                assert set(await asyncio.gather(*asks)) <= {"answered", "refused"}
+            return back
+
+    async def ask_once(api: openai.AsyncOpenAI) -> str:
+        try:
+            if victim == "generator":
+                await say(api, "Hi", max_tokens=1)
+            else:
+                await api.embeddings.create(model="local/all-minilm-l6-v2", input="x")
+        except openai.APIStatusError:
+            await asyncio.sleep(0.1)
+            return "refused"
+        return "answered"
+
+    print(f"{victim}: back after {asyncio.run(scenario()):.1f} s")
+
+
+def test_what_cannot_be_served_stops_the_start_with_its_key(tmp_path: Path) -> None:
+    (tmp_path / "proveout.yaml").write_text("models: {mine: {path: model.pt}}")
+    (tmp_path / "model.pt").touch()
+    command = [sys.executable, "-m", "proveout", "up", "--data", "data", "--port", "0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and "models.mine.path" in done.stderr and "can run code" in done.stderr
