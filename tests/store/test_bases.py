@@ -159,6 +159,7 @@ def test_the_vector_index_finds_what_the_comparison_finds(dsn: str, monkeypatch:
             exact = await bases.search(ANN, "kb", query, "dense", k=10)
             with monkeypatch.context() as patch:
                 patch.setattr(searching, "EXACT", 0)
+                patch.setattr(searching, "SHARE", 10**9)
                 near = await bases.search(ANN, "kb", query, "dense", k=10)
                 hybrid = await bases.search(ANN, "kb", query, "hybrid", k=10)
             assert [p.score for p in near] == pytest.approx([p.score for p in exact], abs=1e-6)

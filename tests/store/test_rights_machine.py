@@ -118,6 +118,7 @@ def machine(dsn: str, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStateMac
             model = self.models[workspace, base]
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(searching, "EXACT", 10_000 if exact else 0)
+                patch.setattr(searching, "SHARE", 10**9)
                 for user, groups in USERS.items():
                     scope = Scope(workspace, user, frozenset(groups))
                     try:

@@ -76,9 +76,11 @@ def test_the_log_is_read_by_those_who_may(server: Server) -> None:
     ):
         with pytest.raises(urllib.error.HTTPError) as refused:
             get(server, path)
+        refused.value.close()
         assert refused.value.code == 404
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(server.url + "/ledger/default/checkpoint", timeout=10)
+    refused.value.close()
     assert refused.value.code == 401
 
 
@@ -100,3 +102,38 @@ def test_an_erased_subject_is_gone_and_the_log_still_verifies(
     for file in server.data.rglob("*"):
         if file.is_file() and not file.is_symlink():
             assert canary.encode() not in file.read_bytes(), file
+
+
+def test_the_command_line_reads_the_whole_log_again(server: Server, verifier: list[str], tmp_path: Path) -> None:
+    request = ask(server)
+    made = server.cli("audit", "receipt", request, "-o", str(tmp_path / "receipt"))
+    key = server.cli("audit", "key").stdout.strip()
+    assert made.returncode == 0, made.stderr
+    checked = server.cli("audit", "verify", "--file", str(tmp_path / "receipt"), "--key", key, "--json")
+    assert json.loads(checked.stdout)["verified"] is True
+    whole = server.cli("audit", "verify", "--json")
+    assert whole.returncode == 0 and json.loads(whole.stdout)["size"] >= 2, whole.stdout
+    assert server.cli("audit", "export", str(tmp_path / "log")).returncode == 0
+    assert audit(verifier, "log", str(tmp_path / "log"), "--key", key).returncode == 0
+    for _ in range(2):
+        followed = server.cli("audit", "follow", "--memory", str(tmp_path / "memory"), "--key", key)
+        assert followed.returncode == 0, followed.stdout
+    bundle = next(p for p in (tmp_path / "log" / "tile" / "entries").rglob("*") if p.is_file())
+    bundle.write_bytes(bundle.read_bytes().replace(b"created", b"creaded", 1))
+    spoilt = server.cli("audit", "verify", "--file", str(tmp_path / "log"), "--key", key)
+    assert spoilt.returncode == 1 and "tile/entries/000" in spoilt.stdout, spoilt.stdout
+
+
+def test_what_happens_is_on_record(server: Server) -> None:
+    made = json.loads(post(server, "/api/v1/keys", {"name": "an auditor", "role": "user"}))
+    for _ in range(40):
+        events = json.loads(get(server, "/api/v1/log/events?kind=access:key:created&limit=1"))["events"]
+        if events and events[0]["record"] and events[0]["record"]["id"] == made["id"]:
+            break
+        time.sleep(0.05)
+    else:
+        raise AssertionError(events)
+    kinds = {event["kind"] for event in json.loads(get(server, "/api/v1/log/events?limit=1000"))["events"]}
+    assert {"releases:release:created", "releases:route:changed", "serving:request:ended"} <= kinds
+    listed = server.cli("audit", "events", "--kind", "access:", "--json")
+    assert json.loads(listed.stdout)["events"][0]["kind"].startswith("access:")

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import openai
 import pytest
 
 from conftest import Server, start_server
+from model_kills import VICTIMS, client, strike_model
 from proveout.engine import weights
 from proveout.engine.template import ChatTemplate
 
@@ -61,10 +59,6 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = start_server(folder / "data", str(folder / "app"), "--config", str(folder / "proveout.yaml"))
     yield running
     assert running.stop() == 0
-
-
-def client(server: Server) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=server.owner_key, max_retries=0, timeout=120)
 
 
 async def say(api: openai.AsyncOpenAI, text: str, **options: Any) -> Any:
@@ -139,47 +133,9 @@ def test_a_model_without_a_place_for_tools_refuses_them(server: Server) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("victim", ["generator", "embedder"])
+@pytest.mark.parametrize("victim", VICTIMS)
 def test_a_killed_model_process_is_back_and_nobody_waits_in_silence(here: Server, victim: str) -> None:
-    async def ask(api: openai.AsyncOpenAI) -> str:
-        try:
-            if victim == "generator":
-                await say(api, "Tell me a long story.", max_tokens=200)
-            else:
-                await api.embeddings.create(model="local/all-minilm-l6-v2", input=["word " * 200] * 64)
-        except openai.APIStatusError as error:
-            assert error.status_code in (502, 503), error
-            assert error.status_code == 502 or error.response.headers["retry-after"]
-            return "refused"
-        return "answered"
-
-    async def scenario() -> float:
-        async with client(here) as api:
-            asks = [asyncio.create_task(ask(api)) for _ in range(8)]
-            await asyncio.sleep(0.5)
-            os.kill(here.pid_of(f"processes.{victim}"), signal.SIGKILL)
-            began = time.monotonic()
-            await asyncio.sleep(0.2)
-            asks += [asyncio.create_task(ask(api)) for _ in range(4)]
-            while await ask_once(api) != "answered":
-                assert time.monotonic() - began < 30
-            back = time.monotonic() - began
-            async with asyncio.timeout(60):
-                assert set(await asyncio.gather(*asks)) <= {"answered", "refused"}
-            return back
-
-    async def ask_once(api: openai.AsyncOpenAI) -> str:
-        try:
-            if victim == "generator":
-                await say(api, "Hi", max_tokens=1)
-            else:
-                await api.embeddings.create(model="local/all-minilm-l6-v2", input="x")
-        except openai.APIStatusError:
-            await asyncio.sleep(0.1)
-            return "refused"
-        return "answered"
-
-    print(f"{victim}: back after {asyncio.run(scenario()):.1f} s")
+    asyncio.run(strike_model(here, victim, "local/mine"))
 
 
 def test_what_cannot_be_served_stops_the_start_with_its_key(tmp_path: Path) -> None:

@@ -167,7 +167,9 @@ def test_an_app_follows_a_base_or_keeps_its_snapshot(
     assert "7:45" in ask("pinned") and "9:15" in ask("moving")
 
 
-def test_a_folder_is_synced_compared_and_rolled_back(server: Server, app_folder: Callable[..., Path]) -> None:
+def test_a_folder_is_synced_compared_and_rolled_back(
+    server: Server, call: Call, app_folder: Callable[..., Path]
+) -> None:
     files = {
         "app.yaml": APP.format(app="synced", follow="true").replace(
             "name: followed", 'name: synced, source: docs, readers: {"hr/**": ["group:hr"]}'
@@ -176,24 +178,25 @@ def test_a_folder_is_synced_compared_and_rolled_back(server: Server, app_folder:
         "docs/hr/b.md": "The dunlin earns 12.",
     }
     folder = app_folder(files)
-
-    def sync() -> str:
-        done = server.cli("knowledge", "sync", str(folder), "--json")
-        assert done.returncode == 0, done.stderr
-        return str(json.loads(done.stdout)["knowledge"][0]["snapshot"])
-
-    first = sync()
+    done = server.cli("knowledge", "sync", str(folder), "--json")
+    assert done.returncode == 0, done.stderr
+    first = json.loads(done.stdout)["knowledge"][0]["snapshot"]
     (folder / "docs" / "a.md").write_text("The plover sleeps.")
     (folder / "docs" / "c.md").write_text("The knot flies.")
-    second = sync()
-    assert first != second
-    told = json.loads(server.cli("knowledge", "diff", "synced", first, second, "--json").stdout)
+    status, answer = call("POST", "/knowledge/synced/sync", {"path": str(folder)})
+    assert status == 200 and answer["snapshot"] != first and answer["documents"] == 3
+    told = json.loads(server.cli("knowledge", "diff", "synced", first, answer["snapshot"], "--json").stdout)
     assert (told["added"], told["removed"], told["changed"], told["unseen"]) == (["c.md"], [], ["a.md"], 1)
-    searched = ("knowledge", "search", "synced", "plover dunlin", "--json")
-    assert {r["document"] for r in json.loads(server.cli(*searched).stdout)["results"]} == {"a.md", "c.md"}
-    seen = json.loads(server.cli(*searched, "--as", "group:hr").stdout)["results"]
-    assert {r["document"] for r in seen} == {"a.md", "c.md", "hr/b.md"}
+    assert set(found(call, "synced", "plover dunlin")) == {"a.md", "c.md"}
+    assert set(found(call, "synced", "plover dunlin", **{"as": "group:hr"})) == {"a.md", "c.md", "hr/b.md"}
     assert server.cli("knowledge", "rollback", "synced", "--to", first).returncode == 0
-    texts = [r["text"] for r in json.loads(server.cli(*searched).stdout)["results"]]
-    assert texts == ["The plover runs."]
+    assert found(call, "synced", "plover") == ["a.md"]
     assert "synced" in server.cli("knowledge", "status").stdout
+
+
+def test_a_server_reads_its_own_apps_folder_anew(server: Server, call: Call) -> None:
+    status, made = call("POST", "/knowledge/handbook/sync")
+    (newest, *_) = call("GET", "/knowledge/handbook/snapshots")[1]["snapshots"]
+    assert status == 200 and made["snapshot"] == newest["digest"] and made["documents"] == newest["documents"]
+    status, said = call("POST", "/knowledge/nowhere/sync")
+    assert status == 404 and "send the app's folder" in said["error"]["message"]

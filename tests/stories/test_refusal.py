@@ -109,19 +109,19 @@ def test_an_answer_made_elsewhere_is_checked_sentence_by_sentence(server: Server
     answer = "Employees in Leeds receive 25 days of annual leave. Unused days are paid out."
     passages = ["Pool cars are booked in the portal.", {"text": LEAVE, "document": "leave.md", "score": 0.9}]
     status, found = check_support(server, {"answer": answer, "passages": passages}, key)
-    assert status == 200 and found["score"] == 0.5
+    assert status == 200 and found["score"] < 0.5
     first, second = found["sentences"]
     assert first["text"] == "Employees in Leeds receive 25 days of annual leave."
     assert first["supported"] is True and first["passage"] == 1 and first["score"] > 0.9
-    assert second["supported"] is False and 0 <= second["score"] < first["score"]
+    assert second["supported"] is False and second["score"] == found["score"] and second["passage"] == 1
 
 
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        ({"answer": "x" * 20_001, "passages": [LEAVE]}, 400),
+        ({"answer": "x" * 10_001, "passages": [LEAVE]}, 400),
         ({"answer": "Yes.", "passages": ["x"] * 101}, 400),
-        ({"answer": "Yes.", "passages": ["x" * 200_001]}, 400),
+        ({"answer": "Yes.", "passages": ["x" * 100_001]}, 400),
         ({"answer": "", "passages": [LEAVE]}, 400),
         ({"answer": "   ", "passages": [LEAVE]}, 400),
         ({"passages": [LEAVE]}, 400),
@@ -134,4 +134,4 @@ def test_what_the_support_check_cannot_take_is_400(server: Server, body: object,
 
 def test_the_support_check_wants_a_key(server: Server) -> None:
     assert check_support(server, {"answer": "Yes.", "passages": []}, "po_wrong")[0] == 401
-    assert check_support(server, {"answer": "Yes, it is so.", "passages": []})[1]["score"] == 0
+    assert check_support(server, {"answer": "Employees get leave.", "passages": []})[1]["score"] == 0

@@ -169,6 +169,7 @@ async def _ground(settings: Settings, connections: int) -> AsyncIterator[Ground]
             catalogue=catalogue,
             searcher=Searcher(store, keyring, catalogue.embed),
             embed=catalogue.embed,
+            match=catalogue.match,
             journal=journal,
             payloads=Payloads(store, keyring, lambda: directory().version),
             captures=settings.capture.keeps,

@@ -9,12 +9,12 @@ from __future__ import annotations
 import socket
 from collections import deque
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 
 from proveout.engine.channel import Accepted, Client, Door, Embed, Failed, Match, Request, Vectors
-from proveout.engine.minilm import DIMENSIONS, Encoder, batches
+from proveout.engine.minilm import DIMENSIONS, STREAMS, Encoder, batches
 from proveout.engine.minilm import Vectors as Rows
 
 MAX_TEXTS = 2048  # texts of one request, as in OpenAI's API
@@ -85,13 +85,14 @@ class Embedder:
         door.send(client, Accepted(), Vectors(found.astype("<f4").tobytes(), 0))
 
     def _infer(self, door: Door, queue: deque[_Item]) -> None:
-        """One inference: the oldest waiting text and others of like length."""
+        """Inferences side by side: the oldest waiting text and others of like length, and other such groups."""
         window = list(islice(queue, WINDOW))
-        group = next(g for g in batches([len(i.tokens) for i in window]) if 0 in g)
-        vectors = self._encoder.vectors([window[n].tokens for n in group])
-        for n in sorted(group, reverse=True):
+        groups = sorted(batches([len(i.tokens) for i in window]), key=min)[:STREAMS]
+        vectors = self._encoder.vectors([[window[n].tokens for n in group] for group in groups])
+        taken = [n for group in groups for n in group]
+        for n in sorted(taken, reverse=True):
             del queue[n]
-        for n, vector in zip(group, vectors, strict=True):
+        for n, vector in zip(taken, chain(*vectors), strict=True):
             item = window[n]
             item.job.rows[item.row] = vector
             item.job.missing -= 1

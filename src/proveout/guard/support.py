@@ -1,11 +1,14 @@
 """The support check: does one passage say what a sentence says?
 
-A sentence is supported by a passage if all of these hold, cheapest first:
+`check` is for what is about to be delivered. A sentence is supported by a passage if all hold, cheapest first:
 - every number, date and name of the sentence stands in the passage, together in one sentence of it that also shares
   half of the content words (or in two, if those hold no other number: the value of another row is not borrowed);
 - at least 70 % of the sentence's content words stand in the passage;
 - it does not turn those sentences round: a negation, or one word of a pair of opposites, on one side only;
 - its embedding is close to theirs.
+
+`weigh` is for answers in words of their own, made elsewhere: no share of the words is asked for beyond a trace, but
+nothing may conflict with the three sentences of the passage that share most of its words.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proveout.domain import Passage, Support
+from proveout.guard.opposites import opposites
 from proveout.language import content_words, numbers, sentences, stem, words
 
 Embed = Callable[[list[str]], Awaitable[NDArray[np.float32]]]
@@ -26,15 +30,12 @@ Embed = Callable[[list[str]], Awaitable[NDArray[np.float32]]]
 WORDS = 0.7  # share of the content words that one passage must hold
 NEAR = 0.5  # share that the sentences holding the numbers and names must hold
 COSINE = 0.6  # least likeness of the embeddings
+TRACE = 0.3  # share of the content words that a passage must hold to be what a sentence in other words is about
+LIKE = 0.45  # least likeness of the embeddings of such a sentence and the words it is about
+_CONTEXT = 3  # sentences of a passage that such a sentence is held against
+_TRIED = 5  # passages
 
 _NEGATION = re.compile(r"\b(?:not|no|never|cannot|none|neither|nor|without|nobody|nothing|\w+n['’]t)\b", re.IGNORECASE)
-_OPPOSITES = (
-    ("before", "after"), ("above", "below"), ("more", "less"), ("more", "fewer"), ("over", "under"),
-    ("minimum", "maximum"), ("least", "most"), ("always", "never"), ("include", "exclude"), ("allowed", "prohibited"),
-    ("allowed", "forbidden"), ("increase", "decrease"), ("paid", "unpaid"), ("first", "last"), ("with", "without"),
-    ("internal", "external"), ("optional", "mandatory"), ("optional", "required"), ("earlier", "later"),
-    ("employer", "employee"), ("buyer", "seller"), ("accept", "reject"), ("higher", "lower"), ("start", "end"),
-)  # fmt: skip
 _EMPTY = frozenset(stem(w) for w in ("answer", "question", "text", "follows", "according", "passage"))
 _FURNITURE = re.compile(r"\[\d+\]|^\s*(?:[-*•]|\d{1,2}[.)])\s+|[*_`#]")
 _NAME = re.compile(r"(?<![.!?:] )(?<!^)\b[A-Z][\w&’'-]*|^[A-Z][A-Z\d&-]+\b|^[A-Z]\w+(?=\s[A-Z][a-z])")
@@ -57,7 +58,7 @@ class _Claim:
 
 
 class SupportCheck:
-    """Checks sentences against passages; two short embeddings are made for each passage that passes all else."""
+    """Checks sentences against passages; two short texts are embedded for each passage that passes all else."""
 
     def __init__(self, embed: Embed) -> None:
         self._embed = embed
@@ -79,9 +80,70 @@ class SupportCheck:
                 best = Support(sentence, supported, round(share, 3), index, window)
         return best
 
-    async def _close(self, text: str, window: str) -> bool:
+    async def weigh(self, answer: str, passages: Sequence[Passage]) -> list[Support]:
+        """The word on each sentence of an answer that may be in words of its own.
+
+        `score` is at least 0.5 where the sentence is supported, and grows with the share of its content words that the
+        passage holds; below 0.5 it is that share halved. Sentences that say nothing ("Sure!") are left out.
+        """
+        sources = [_Source.of(passage.text) for passage in passages]
+        found = []
+        for sentence in sentences(answer):
+            text = _FURNITURE.sub("", sentence.text).strip()
+            claim = _Claim.of(text)
+            if claim.words:
+                found.append(await self._weigh(sentence.text, text, claim, sources))
+        return found
+
+    async def _weigh(self, sentence: str, text: str, claim: _Claim, sources: Sequence[_Source]) -> Support:
+        shares = [len(claim.words & source.words) / len(claim.words) for source in sources]
+        order = sorted(range(len(sources)), key=lambda i: -shares[i])[:_TRIED]
+        for index in order:
+            share, source = shares[index], sources[index]
+            if share < TRACE:
+                break
+            context = source.context(claim)
+            if not conflicts(text, claim, source, context) and await self._close(text, context, LIKE):
+                return Support(sentence, True, round((1 + share) / 2, 3), index, context)
+        nearest = order[0] if order and shares[order[0]] > 0 else None
+        return Support(sentence, False, 0.0 if nearest is None else round(shares[nearest] / 2, 3), nearest)
+
+    async def _close(self, text: str, window: str, least: float = COSINE) -> bool:
         vectors = await self._embed([text, window])
-        return float(vectors[0] @ vectors[1]) >= COSINE
+        return float(vectors[0] @ vectors[1]) >= least
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A passage, read once for all sentences of an answer."""
+
+    sentences: tuple[str, ...]
+    held: tuple[frozenset[str], ...]  # content words of each sentence
+    words: frozenset[str]  # content words
+    said: frozenset[str]  # all words, as they stand
+    numbers: frozenset[str]
+
+    @classmethod
+    def of(cls, text: str) -> _Source:
+        cut = tuple(s.text for s in sentences(text))
+        held = tuple(frozenset(content_words(s)) for s in cut)
+        return cls(cut, held, frozenset().union(*held), frozenset(_whole(text)), frozenset(numbers(text)))
+
+    def context(self, claim: _Claim) -> str:
+        """The sentences that share most words with a claim, in their order."""
+        best = sorted(range(len(self.held)), key=lambda i: -len(claim.words & self.held[i]))[:_CONTEXT]
+        return " ".join(self.sentences[i] for i in sorted(best))
+
+
+def conflicts(text: str, claim: _Claim, source: _Source, context: str) -> bool:
+    """Whether a sentence has a number or name that the source has not, or a negation or the opposite of a word that its
+    nearest sentences have not."""
+    if not (claim.numbers <= source.numbers and claim.names <= source.said):
+        return True
+    if _NEGATION.search(text) and not _NEGATION.search(context):
+        return True
+    held = {stem(word) for word in words(context)}
+    return any(word not in held and opposites(word) & held for word in map(stem, words(text)))
 
 
 def _best_window(claim: _Claim, text: str) -> tuple[float, str | None]:
@@ -123,9 +185,5 @@ def turned_round(text: str, source: str) -> bool:
     """Whether exactly one of the two negates, or each holds the opposite of what the other says."""
     if bool(_NEGATION.search(text)) != bool(_NEGATION.search(source)):
         return True
-    said, held = set(words(text)), set(words(source))
-    return any(
-        (a in said and a not in held and b in held and b not in said)
-        or (b in said and b not in held and a in held and a not in said)
-        for a, b in _OPPOSITES
-    )
+    said, held = ({stem(word) for word in words(t)} for t in (text, source))
+    return any(opposites(word) & (held - said) for word in said - held)

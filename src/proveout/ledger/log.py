@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
 
 import msgspec
 
@@ -32,6 +33,18 @@ class Proof:
     opening: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which events: those that meet everything that is given. `subjects` are pseudonyms; `kind` may be a beginning."""
+
+    kind: str | None = None
+    request: str | None = None
+    subjects: list[str] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: int | None = None  # the id of an event
+
+
 class Log:
     """The logs of all workspaces, each read within a scope of it."""
 
@@ -57,6 +70,11 @@ class Log:
             except FileNotFoundError:
                 raise NotFound(f"The log has no {tile.path}.") from None
         return content
+
+    async def events(self, scope: Scope, which: Filter, limit: int) -> list[Row]:
+        """Events of the workspace, newest first, as many as `limit`."""
+        async with self._store.within(scope) as session:
+            return list(await session.fetch("events.list", **asdict(which), limit=limit))
 
     async def proof(self, scope: Scope, request: str, kind: Kind = Kind.REQUEST_ENDED) -> Proof:
         """The proof for an event of a request; waits up to 2 s for the checkpoint that covers it.

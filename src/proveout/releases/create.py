@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 from proveout.domain import KnowledgeUse, Manifest, ModelChoice, Parameters, Scope, When
 from proveout.engine.catalogue import Catalogue
-from proveout.errors import InvalidInput, NotFound
+from proveout.errors import InvalidInput, NotFound, ProveoutError
 from proveout.evals.golden import read_golden
 from proveout.jobs.runtime import Result, Steps
 from proveout.releases.bundle import unpack
@@ -29,11 +30,7 @@ class CreateRelease:
         self._catalogue = catalogue
 
     async def __call__(self, steps: Steps, bundle: str, name: str) -> Result:
-        try:
-            made = await self._make(steps, bundle, name)
-        finally:
-            await steps.run("forget the upload", forget_bundle, self._store, steps.scope, bundle)
-        return made
+        return await then_forget(self._store, steps, bundle, self._make(steps, bundle, name))
 
     async def _make(self, steps: Steps, bundle: str, name: str) -> Result:
         app = await self._read(steps, bundle)
@@ -115,14 +112,14 @@ class Sync:
         self._ingester = ingester
 
     async def __call__(self, steps: Steps, bundle: str, knowledge: str) -> Result:
-        try:
-            app = await read_bundle(self._store, self._keyring, steps.scope, bundle)
-            part = next((p for p in app.declared.knowledge if p.name == knowledge and p.source is not None), None)
-            if part is None:
-                raise InvalidInput(f"{FILE} declares no knowledge {knowledge!r} with a source.")
-            made = await self._ingester.folder(steps, part.name, app.sources[part.name], part.readers)
-        finally:
-            await steps.run("forget the upload", forget_bundle, self._store, steps.scope, bundle)
+        return await then_forget(self._store, steps, bundle, self._sync(steps, bundle, knowledge))
+
+    async def _sync(self, steps: Steps, bundle: str, knowledge: str) -> Result:
+        app = await read_bundle(self._store, self._keyring, steps.scope, bundle)
+        part = next((p for p in app.declared.knowledge if p.name == knowledge and p.source is not None), None)
+        if part is None:
+            raise InvalidInput(f"{FILE} declares no knowledge {knowledge!r} with a source.")
+        made = await self._ingester.folder(steps, part.name, app.sources[part.name], part.readers)
         return {
             "knowledge": knowledge,
             "snapshot": made.digest,
@@ -139,6 +136,17 @@ async def read_bundle(store: Store, keyring: Keyring, scope: Scope, bundle: str)
     if row is None:
         raise NotFound("The uploaded app folder is gone: upload it again.")
     return read_app(unpack(unseal(key, row["sealed"], "bundle")))
+
+
+async def then_forget(store: Store, steps: Steps, bundle: str, work: Awaitable[Result]) -> Result:
+    """Does `work` and forgets the bundle, unless the worker is stopped: then the next one goes on with it."""
+    try:
+        made = await work
+    except ProveoutError:
+        await steps.run("forget the upload", forget_bundle, store, steps.scope, bundle)
+        raise
+    await steps.run("forget the upload", forget_bundle, store, steps.scope, bundle)
+    return made
 
 
 async def forget_bundle(store: Store, scope: Scope, bundle: str) -> None:

@@ -6,18 +6,18 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from proveout.errors import InvalidInput, Unavailable
+from proveout.errors import InvalidInput, ProveoutError, Unavailable
 from proveout.jobs.runtime import Result, Steps
 from proveout.retrieval import uploads
 from proveout.retrieval.reader import Reader
 from proveout.retrieval.readers import Rules, by_rules
 from proveout.retrieval.sealed import owner
+from proveout.retrieval.search import EXACT
 from proveout.retrieval.snapshots import Change, Member, Snapshot, begin, commit, find
 from proveout.retrieval.versions import Source, Versions, digest
 from proveout.store.pool import Store
 from proveout.store.sealing import Keyring
 
-INDEXED = 10_000  # a base with more chunks than this gets a vector index
 _DOCUMENTS_PER_STEP = 512
 _ATTEMPTS = 3
 
@@ -61,16 +61,22 @@ class Ingester:
         `documents`: how many were put; `created`: how many of them were new; `deleted`: how many went.
         """
         try:
-            await steps.run("begin", self._begin, steps, knowledge, "push")
-            for _ in range(_ATTEMPTS):
-                await self._make(steps, upload, knowledge)
-                made = await steps.run("commit", self._commit_push, steps, upload, knowledge)
-                if made is not None:
-                    await self._index_vectors(steps, knowledge, made.pop("chunks"))
-                    return made
-            raise Unavailable("The documents were deleted again and again while they were pushed; try again.")
-        finally:
+            made = await self._push(steps, upload, knowledge)
+        except ProveoutError:  # not for a worker that is stopped: the next one goes on with the upload
             await steps.run("forget the upload", uploads.forget, self._store, steps.scope, upload)
+            raise
+        await steps.run("forget the upload", uploads.forget, self._store, steps.scope, upload)
+        return made
+
+    async def _push(self, steps: Steps, upload: str, knowledge: str) -> dict[str, Any]:
+        await steps.run("begin", self._begin, steps, knowledge, "push")
+        for _ in range(_ATTEMPTS):
+            await self._make(steps, upload, knowledge)
+            made = await steps.run("commit", self._commit_push, steps, upload, knowledge)
+            if made is not None:
+                await self._index_vectors(steps, knowledge, made.pop("chunks"))
+                return made
+        raise Unavailable("The documents were deleted again and again while they were pushed; try again.")
 
     async def rollback(self, steps: Steps, knowledge: str, snapshot: str) -> Result:
         """The job `rollback`: an older snapshot is searched again, `{snapshot, documents}`. Raises NotFound."""
@@ -148,7 +154,7 @@ class Ingester:
         }
 
     async def _index_vectors(self, steps: Steps, knowledge: str, chunks: int) -> None:
-        if chunks > INDEXED:
+        if chunks > EXACT:  # else nobody would use it
             await steps.run("index vectors", self._index, steps, knowledge)
 
     async def _index(self, steps: Steps, knowledge: str) -> None:

@@ -22,7 +22,8 @@ from proveout.retrieval.sealed import unseal_chunks
 from proveout.store.pool import Row, Session, Store, as_vector
 from proveout.store.sealing import Keyring
 
-EXACT = 10_000  # visible chunks up to which all of them are compared
+EXACT = 4_000  # visible chunks up to which all of them are compared: about 10 ms
+SHARE = 20  # and up to this part of the base's, for the index loses neighbours where most of what it meets is hidden
 _CANDIDATES = 100
 _CACHED = 16  # snapshots
 _ATTEMPTS = 3
@@ -74,9 +75,10 @@ class Searcher:
         async with self._store.within(scope) as session:
             found = await snapshots.find(session, scope, use.name, use.snapshot or None)
             where = _Where(scope, use.name, found["serial"], as_vector(embedded.tolist()), len(embedded))
-            mine = await session.row("search.mine", **where.snapshot, limit=EXACT + 1)
+            most = max(EXACT, found["chunks"] // SHARE)
+            mine = await session.row("search.mine", **where.snapshot, limit=most + 1)
             assert mine is not None
-            few = mine["versions"] if mine["chunks"] <= EXACT else None
+            few = mine["versions"] if mine["chunks"] <= most else None
             count = max(_CANDIDATES, use.top_k)
             dense: dict[int, float] = {}
             lexical: dict[int, float] = {}

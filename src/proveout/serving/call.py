@@ -29,6 +29,7 @@ from proveout.domain import (
     Verdict,
 )
 from proveout.engine.catalogue import Catalogue
+from proveout.guard.answerable import Match
 from proveout.ledger.journal import Completion, Journal
 from proveout.ledger.payloads import Payloads
 from proveout.retrieval.cite import Embed, Quote
@@ -155,6 +156,7 @@ class Rooms:
     catalogue: Catalogue
     searcher: Searcher
     embed: Embed
+    match: Match
     journal: Journal
     payloads: Payloads
     captures: Callable[[str | None], bool]  # by app: whether the content of its requests is kept; None: of no app

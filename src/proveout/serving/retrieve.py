@@ -22,6 +22,5 @@ async def retrieve(call: Call, rooms: Rooms) -> Call:
     found_quotes = tuple(await quotes(call.asked.question, passages, rooms.embed))
     if not found_quotes:
         return replace(call, passages=passages, answerable=False)
-    best = found_quotes[0]
-    chance = await answerable(call.asked.question, passages, best.text, best.passage, rooms.embed)
+    chance = await answerable(call.asked.question, passages, found_quotes, rooms.match)
     return replace(call, passages=passages, quotes=found_quotes, answerable=chance >= THRESHOLD)

@@ -7,6 +7,7 @@ psycopg's own way to wait costs a task and a timer for each statement: half of t
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Mapping
 
@@ -28,9 +29,11 @@ class Line:
         self._pq = connection.pgconn
         self._parameters = parameters
         self._loop = asyncio.get_running_loop()
-        self._socket = self._pq.socket
+        # A duplicate: libpq closes its own when the connection breaks, and the next to open anything gets its number.
+        self._socket: int | None = os.dup(self._pq.socket)
         self._done: asyncio.Future[None] | None = None
         self._result: pq.abc.PGresult | None = None
+        self._sendable = asyncio.Event()
         self._loop.add_reader(self._socket, self._read)
 
     @classmethod
@@ -51,7 +54,7 @@ class Line:
     @property
     def closed(self) -> bool:
         """Whether the connection is gone: by `close`, by an error, or because the server ended it."""
-        return self._pq.status == pq.ConnStatus.BAD
+        return self._socket is None
 
     async def run(self, parameters: Mapping[str, bytes]) -> None:
         """Runs the statement as its own transaction; returns when it is committed. Parameters are in text format."""
@@ -60,15 +63,19 @@ class Line:
 
     def close(self) -> None:
         """Ends the connection."""
-        if not self.closed:
+        if self._socket is not None:
             self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+            os.close(self._socket)
+            self._socket = None
+            self._sendable.set()
             self._pq.finish()
 
     async def _answer(self) -> None:
         """Sends what is left to be sent and returns when the server is done with it."""
         self._done = self._loop.create_future()
         try:
-            while self._pq.flush():
+            while not self._done.done() and self._pq.flush():
                 await self._writable()
             await self._done
         except asyncio.CancelledError:
@@ -78,26 +85,36 @@ class Line:
             raise psycopg.errors.error_from_result(self._result)
 
     async def _writable(self) -> None:
-        writable = asyncio.Event()
-        self._loop.add_writer(self._socket, writable.set)
-        try:
-            await writable.wait()
-        finally:
+        """Returns when more can be sent, or when the connection is gone."""
+        if self._socket is not None:
+            self._sendable.clear()
+            self._loop.add_writer(self._socket, self._sendable.set)
+            await self._sendable.wait()
+        if self._socket is not None:
             self._loop.remove_writer(self._socket)
 
     def _read(self) -> None:
-        """Takes what came in. A statement's last result is followed by none."""
+        """Takes what came in."""
         try:
             self._pq.consume_input()
-            while not self._pq.is_busy():
-                result = self._pq.get_result()
-                if result is None:
-                    self._end(None)
-                    return
-                self._result = result
+            done = self._take()
+            if self._pq.status == pq.ConnStatus.BAD:
+                raise psycopg.OperationalError("the server ended the connection")
         except psycopg.Error as error:
             self.close()
             self._end(error)
+        else:
+            if done:
+                self._end(None)
+
+    def _take(self) -> bool:
+        """Takes the results that came; whether the last one did, which none follows."""
+        while not self._pq.is_busy():
+            result = self._pq.get_result()
+            if result is None:
+                return True
+            self._result = result
+        return False
 
     def _end(self, error: psycopg.Error | None) -> None:
         if self._done is None or self._done.done():

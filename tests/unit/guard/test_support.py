@@ -7,7 +7,6 @@ import pytest
 from numpy.typing import NDArray
 
 from proveout.domain import Passage
-from proveout.guard.answerable import THRESHOLD, answerable, features, texts
 from proveout.guard.support import SupportCheck, adds, covered, names, turned_round
 
 TEXT = (
@@ -77,21 +76,3 @@ def test_repeating_the_question_adds_nothing() -> None:
 def test_covered() -> None:
     assert covered("You get 25 days.", "In Leeds you get 25 days of leave.")
     assert not covered("You get 25 days.", "You get some days.")
-
-
-def test_without_passages_nothing_is_answerable() -> None:
-    assert asyncio.run(answerable("Why?", [], "", 0, alike)) == 0.0
-
-
-def test_a_close_quote_is_answerable_and_a_distant_one_is_not() -> None:
-    question = "How many days of annual leave do I get?"
-    near = asyncio.run(answerable(question, PASSAGES, TEXT[:51], 1, alike))
-    far = asyncio.run(answerable(question, PASSAGES, TEXT[:51], 1, unlike))
-    assert far < THRESHOLD < near <= 1
-
-
-def test_a_word_the_passage_does_not_speak_of_makes_the_likeness_rise() -> None:
-    embedded = texts("annual sabbatical leave", PASSAGES, TEXT[:51], 1)
-    assert embedded[-3:] == ["sabbatical leave", "annual leave", "annual sabbatical"]
-    vectors = np.array([[0.6, 0.8] if "sabbatical" in t else [1, 0] for t in embedded], np.float32)
-    assert features("annual sabbatical leave", PASSAGES, 1, vectors)[3] == pytest.approx(0.4)

@@ -78,6 +78,12 @@ def test_a_claim_of_a_vast_size_ends(past: Past) -> None:
     assert len(follow(past.log.fetch, POLICY, past.memory)[2]) > 1000
 
 
+def test_a_monitor_without_news_looks_at_the_last_entries_again(past: Past) -> None:
+    path = f"tile/entries/003.p/{past.size % 256}"
+    past.log.files[path] = past.log.files[path].replace(b'"n":956', b'"n":000')
+    assert [(f.path, f.index) for f in follow(past.log.fetch, POLICY, past.memory)[2]] == [(path, 956)]
+
+
 def test_a_monitor_knows_when_its_own_memory_is_damaged(past: Past, tmp_path: Path) -> None:
     past.log.append(entries(10, past.size))
     file = tmp_path / "tile/0/003"

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from proveout.edge.cli import costs, doctor, evaluate, keys, knowledge, migrate, releases, serve
+from proveout.edge.cli import audit, costs, doctor, erase, evaluate, keys, knowledge, migrate, releases, serve
 from proveout.edge.cli.client import Refused
 from proveout.errors import InvalidInput, ProveoutError, StartRefused
 
@@ -22,10 +22,12 @@ app.command()(serve.login)
 app.command()(releases.check)
 app.command()(doctor.doctor)
 app.command()(costs.costs)
+app.command()(erase.erase)
 app.command()(migrate.migrate)
 app.add_typer(releases.app, name="release", help="Create and look at releases.")
 app.add_typer(knowledge.app, name="knowledge", help="Search knowledge and look at its snapshots.")
 app.add_typer(evaluate.app, name="eval", help="Ask a release its golden questions.")
+app.add_typer(audit.app, name="audit", help="Receipts, and whether the log is what it was.")
 app.add_typer(keys.app, name="key", help="Create, list and revoke API keys.")
 
 

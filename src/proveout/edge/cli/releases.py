@@ -113,9 +113,8 @@ def show(release: Named, json: output.AsJson = False) -> None:
         output.say(f"model     {choice['use']['name']} {choice['use']['digest']}{_conditions(choice['when'])}")
     output.say(f"parameters {manifest['parameters']}")
     for knowledge in manifest["knowledge"]:
-        output.say(
-            f"knowledge {knowledge['name']} {knowledge['snapshot']} ({knowledge['mode']}, top {knowledge['top_k']})"
-        )
+        snapshot = knowledge["snapshot"] or "follows the newest snapshot"
+        output.say(f"knowledge {knowledge['name']} {snapshot} ({knowledge['mode']}, top {knowledge['top_k']})")
     output.say(f"otherwise {manifest['otherwise']}")
 
 

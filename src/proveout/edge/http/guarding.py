@@ -11,11 +11,10 @@ from proveout.domain import Passage, Principal
 from proveout.edge.http.requests import gateway, principal
 from proveout.errors import InvalidInput
 from proveout.guard.support import SupportCheck
-from proveout.language import sentences
 
-MAX_ANSWER = 20_000  # characters
+MAX_ANSWER = 10_000  # characters
 MAX_PASSAGES = 100
-MAX_TEXT = 200_000  # characters of all passages together
+MAX_TEXT = 100_000  # characters of all passages together
 
 router = APIRouter(prefix="/api/v1/guard")
 
@@ -38,21 +37,21 @@ class Claimed(BaseModel):
 
 @router.post("/support")
 async def support(request: Request, caller: Annotated[Principal, Depends(principal)], body: Claimed) -> dict[str, Any]:
-    """Whether each sentence of an answer is supported by one of the passages.
+    """Whether each sentence of an answer is supported by one of the passages, which may say it in other words.
 
-    `score`: the share of the sentences that are. Of each sentence: `score` in [0, 1], and `passage`, the place in
-    `passages` (from 0) of the one that comes nearest, or null. Any key may ask.
+    Of each sentence: `score` in [0, 1], at least 0.5 where it is supported, and `passage`, the place in `passages`
+    (from 0) of the one that comes nearest, or null. The answer's `score` is that of its weakest sentence. Any key may
+    ask.
     """
     sources = [Source(text=p) if isinstance(p, str) else p for p in body.passages]
     if sum(len(source.text) for source in sources) > MAX_TEXT:
         raise InvalidInput(f"passages: at most {MAX_TEXT} characters in all are checked at a time.")
     passages = [Passage("", "", source.title, (), source.text, 0, len(source.text)) for source in sources]
-    check = SupportCheck(gateway(request).rooms.embed)
-    found = [await check.check(sentence.text, passages) for sentence in sentences(body.answer)]
+    found = await SupportCheck(gateway(request).rooms.embed).weigh(body.answer, passages)
     if not found:
-        raise InvalidInput("answer: it has no words.")
+        raise InvalidInput("answer: it says nothing that could be checked.")
     return {
-        "score": sum(s.supported for s in found) / len(found),
+        "score": min(s.score for s in found),
         "sentences": [
             {"text": s.text, "supported": s.supported, "score": s.score, "passage": s.passage} for s in found
         ],

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, PlainTextResponse
 
 from proveout.access.keys import require
@@ -17,6 +18,7 @@ from proveout.edge.http.requests import gateway, principal
 from proveout.edge.wiring import ERASE
 from proveout.errors import NotFound, ProveoutError
 from proveout.ledger.erase import pseudonyms
+from proveout.ledger.log import Filter
 from proveout.ledger.verify import ENTRIES, WIDTH, TileId
 
 router = APIRouter(prefix="/api/v1")
@@ -71,6 +73,18 @@ def _tile(path: str) -> TileId:
     return tile
 
 
+class Which(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    kind: str | None = None
+    request: str | None = None
+    subject: str | None = None
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    before: int | None = None
+    limit: int = Field(100, ge=1, le=1000)
+
+
 @router.get("/requests/{number}/receipt")
 async def show_receipt(request: Request, caller: Annotated[Principal, Depends(principal)], number: str) -> Response:
     """The receipt of a request, c2sp.org/tlog-proof@v1: it verifies offline, with the log's key alone.
@@ -89,6 +103,30 @@ async def show_receipt(request: Request, caller: Annotated[Principal, Depends(pr
         "opening": None if proof.opening is None else proof.opening.decode(),
     }
     return JSONResponse(shown)
+
+
+@router.get("/log")
+async def show_log(request: Request, caller: Caller) -> dict[str, str]:
+    """Where the workspace's log is, its origin, and the key that its checkpoints are signed with."""
+    require(caller, Right.REQUESTS_READ)
+    key = await gateway(request).log.key(caller.scope)
+    workspace = caller.key.workspace
+    return {"workspace": workspace, "path": f"/ledger/{workspace}", "origin": key.split("+")[0], "key": key}
+
+
+@router.get("/log/events")
+async def list_events(
+    request: Request,
+    caller: Caller,
+    which: Annotated[Which, Query()],
+) -> dict[str, Any]:
+    """What happened, newest first; page on with `before`. `subject` is in clear, the answer has its pseudonym."""
+    require(caller, Right.REQUESTS_READ)
+    here = gateway(request)
+    subjects = which.subject and await pseudonyms(here.store, here.keyring, caller.scope, which.subject)
+    asked = Filter(which.kind, which.request, subjects or None, which.since, which.until, which.before)
+    found = await here.log.events(caller.scope, asked, which.limit)
+    return {"events": [{**row, "record": row["record"] and msgspec.json.decode(row["record"])} for row in found]}
 
 
 class Erasure(BaseModel):

@@ -45,10 +45,6 @@ insert into checkpoints (workspace, size, note) values ((select scope_workspace(
 on conflict (workspace) do update set size = excluded.size, note = excluded.note, signed = now()
 where checkpoints.size < excluded.size;
 
--- name: log.cosign (scoped)
--- The same checkpoint with the signatures of witnesses.
-update checkpoints set note = %(note)s where workspace = (select scope_workspace()) and size = %(size)s;
-
 -- name: log.of_request (scoped)
 -- Where the events of a request stand in the log, and what they commit to.
 select kind, at, position, record, salt, commitment from events
@@ -66,3 +62,15 @@ where workspace = (select scope_workspace()) and subject = any(%(subjects)s::tex
 -- name: payloads.erase (scoped)
 -- Deletes what these subjects asked and were answered.
 delete from payloads where workspace = (select scope_workspace()) and subject = any(%(subjects)s::text[]);
+
+-- name: events.list (scoped)
+-- Events, newest first: of a kind or all that begin so, of a request, of subjects, in a time, before an event.
+select id, kind, at, position, request, subject, record, commitment from events
+where workspace = (select scope_workspace())
+  and (%(kind)s::text is null or starts_with(kind, %(kind)s))
+  and (%(request)s::text is null or request = %(request)s)
+  and (%(subjects)s::text[] is null or subject = any(%(subjects)s))
+  and (%(since)s::timestamptz is null or at >= %(since)s)
+  and (%(until)s::timestamptz is null or at < %(until)s)
+  and (%(before)s::bigint is null or id < %(before)s)
+order by id desc limit %(limit)s;

@@ -168,7 +168,9 @@ async function takeTurn(text) {
     };
     about = await ask(app.value, text, running.signal, (id) => (request = id), onText);
     writer.end();
-    if (about.finish === "length") showProblem(turn, "Cut short.", "The app's limit on an answer's length was reached.", true);
+    // a grounded answer is whole sentences that were checked: what the model had yet to say is no loss that can be seen
+    const short = about.finish === "length" && about.grounded !== true;
+    if (short) showProblem(turn, "Cut short.", "The app's limit on an answer's length was reached.", true);
     say(`The answer has ended, with ${about.citations?.length ?? 0} sources.`);
   } catch (error) {
     writer.end();
