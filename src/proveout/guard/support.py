@@ -31,12 +31,13 @@ WORDS = 0.7  # share of the content words that one passage must hold
 NEAR = 0.5  # share that the sentences holding the numbers and names must hold
 COSINE = 0.6  # least likeness of the embeddings
 TRACE = 0.3  # share of the content words that a passage must hold to be what a sentence in other words is about
-LIKE = 0.45  # least likeness of the embeddings of such a sentence and the words it is about
+LIKE = 0.35  # least likeness of the embeddings of such a sentence and the words it is about
 _CONTEXT = 3  # sentences of a passage that such a sentence is held against
 _TRIED = 5  # passages
 
 _NEGATION = re.compile(r"\b(?:not|no|never|cannot|none|neither|nor|without|nobody|nothing|\w+n['’]t)\b", re.IGNORECASE)
 _EMPTY = frozenset(stem(w) for w in ("answer", "question", "text", "follows", "according", "passage"))
+_POLITE = frozenset(stem(w) for w in "sure certainly yes okay hello hi thanks welcome great glad happy help".split())
 _FURNITURE = re.compile(r"\[\d+\]|^\s*(?:[-*•]|\d{1,2}[.)])\s+|[*_`#]")
 _NAME = re.compile(r"(?<![.!?:] )(?<!^)\b[A-Z][\w&’'-]*|^[A-Z][A-Z\d&-]+\b|^[A-Z]\w+(?=\s[A-Z][a-z])")
 
@@ -91,7 +92,7 @@ class SupportCheck:
         for sentence in sentences(answer):
             text = _FURNITURE.sub("", sentence.text).strip()
             claim = _Claim.of(text)
-            if claim.words:
+            if claim.words - _POLITE:
                 found.append(await self._weigh(sentence.text, text, claim, sources))
         return found
 
@@ -130,9 +131,10 @@ class _Source:
         return cls(cut, held, frozenset().union(*held), frozenset(_whole(text)), frozenset(numbers(text)))
 
     def context(self, claim: _Claim) -> str:
-        """The sentences that share most words with a claim, in their order."""
-        best = sorted(range(len(self.held)), key=lambda i: -len(claim.words & self.held[i]))[:_CONTEXT]
-        return " ".join(self.sentences[i] for i in sorted(best))
+        """The sentences that share most words with a claim, at least half as many as the best of them; in order."""
+        shared = [len(claim.words & held) for held in self.held]
+        best = sorted(range(len(shared)), key=lambda i: -shared[i])[:_CONTEXT]
+        return " ".join(self.sentences[i] for i in sorted(best) if 2 * shared[i] >= shared[best[0]])
 
 
 def conflicts(text: str, claim: _Claim, source: _Source, context: str) -> bool:

@@ -1,7 +1,7 @@
 """The lexical index: one packed row of postings a term, and BM25 over them.
 
 Text is sealed at rest, so a term is stored as a keyed 64-bit hash (BLAKE2b). A row is the ordinals of the texts
-that hold the term (uint32, ascending) followed by their term frequencies (uint16), little-endian.
+that hold the term (uint32, ascending) followed by their term frequencies in halves (uint16), little-endian.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from proveout.language import content_words
 
 Row = tuple[NDArray[np.int64], NDArray[np.uint16]]
-"""Where a term stands: ordinals of texts, and how often in each."""
+"""Where a term stands: ordinals of texts, and how many half times in each."""
 
 K1, B = 0.9, 0.4  # the settings of Anserini's BM25 baselines
-VERSION = "bm25-1"
+VERSION = "bm25-2"
+_HALVES = 2  # frequencies are stored in halves, for a word beside a text counts half
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +44,20 @@ def terms(text: str, key: bytes) -> Counter[int]:
     return Counter(_hash(word, key) for word in content_words(text))
 
 
-def build(texts: Sequence[str], key: bytes) -> Index:
-    """Index texts; a text's ordinal is its place in the sequence."""
+def build(texts: Sequence[str], key: bytes, beside: Sequence[Sequence[str]] = ()) -> Index:
+    """Index texts; a text's ordinal is its place in the sequence.
+
+    A word in what stands `beside` a text (the chunks before and after it) counts half a word in it, as a field of
+    weight 0.5 in BM25F (Robertson, Zaragoza, Taylor 2004): an answer's words are often spread over a cut.
+    """
     ordinals: dict[int, list[int]] = defaultdict(list)
     frequencies: dict[int, list[int]] = defaultdict(list)
     lengths = np.zeros(len(texts), np.float32)
     for ordinal, text in enumerate(texts):
-        found = terms(text, key)
-        lengths[ordinal] = found.total()
+        found = Counter({term: _HALVES * count for term, count in terms(text, key).items()})
+        for neighbour in beside[ordinal] if beside else ():
+            found.update(terms(neighbour, key))
+        lengths[ordinal] = found.total() / _HALVES
         for term, frequency in found.items():
             ordinals[term].append(ordinal)
             frequencies[term].append(min(frequency, 0xFFFF))
@@ -89,5 +96,6 @@ def score(
         idf = math.log(1 + (count - held + 0.5) / (held + 0.5))
         bound += idf * (K1 + 1)
         for ordinals, frequencies in pieces:
-            scores[ordinals] += idf * (K1 + 1) * frequencies / (frequencies + norms[ordinals])
+            counts = frequencies / _HALVES
+            scores[ordinals] += idf * (K1 + 1) * counts / (counts + norms[ordinals])
     return scores / bound if bound else scores

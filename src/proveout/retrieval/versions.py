@@ -196,7 +196,9 @@ class Versions:
         )
         secret = await session.row("workspaces.secret", workspace=scope.workspace)
         assert secret is not None
-        index = postings.build([text for one in fresh for text in one.texts], secret["secret"])
+        texts = [text for one in fresh for text in one.texts]
+        beside = [[piece.text for piece in _beside(one.pieces, at)] for one in fresh for at in range(len(one.pieces))]
+        index = postings.build(texts, secret["secret"], beside)
         numbers = {(row["version"], row["ordinal"]): row["id"] for row in found}
         chunks = segments.Chunks(
             np.array([numbers[version, piece.ordinal] for version, _, piece in pieces], np.int64),
@@ -218,6 +220,10 @@ def batches(items: Sequence[T], size: Callable[[T], int], most: int, largest: in
         total += size(item)
     if batch:
         yield batch
+
+
+def _beside(pieces: Sequence[Chunk], at: int) -> list[Chunk]:
+    return [*pieces[max(at - 1, 0) : at], *pieces[at + 1 : at + 2]]
 
 
 def digest(**content: object) -> str:

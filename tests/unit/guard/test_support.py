@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from proveout.domain import Passage
+from proveout.guard.opposites import opposites
 from proveout.guard.support import SupportCheck, adds, covered, names, turned_round
 
 TEXT = (
@@ -55,6 +56,36 @@ def test_support(sentence: str, supported: bool) -> None:
 def test_the_embedding_has_a_veto() -> None:
     found = asyncio.run(SupportCheck(unlike).check("Employees in Leeds receive 25 days of annual leave.", PASSAGES))
     assert not found.supported
+
+
+@pytest.mark.parametrize(
+    ("sentence", "supported"),
+    [
+        ("Leeds staff enjoy twenty-five days of annual leave.", True),  # other words, nothing in conflict
+        ("Leeds staff enjoy 26 days of annual leave.", False),
+        ("Paris staff enjoy 25 days of annual leave, we hear of Paris.", False),
+        ("Staff in Leeds do not enjoy annual leave.", False),
+        ("The People team disapproves requests before the end of March.", False),
+        ("Free lunch and generous sabbaticals are common perks.", False),
+    ],
+)
+def test_words_of_its_own_may_not_conflict(sentence: str, supported: bool) -> None:
+    (found,) = asyncio.run(SupportCheck(alike).weigh(sentence, PASSAGES))
+    assert found.supported is supported and (found.score >= 0.5) is supported
+
+
+def test_weighing_leaves_out_what_says_nothing_and_asks_for_likeness() -> None:
+    answer = "Sure! Leeds staff enjoy 25 days of annual leave."
+    (found,) = asyncio.run(SupportCheck(unlike).weigh(answer, PASSAGES))
+    assert not found.supported and found.passage == 1 and found.text.startswith("Leeds")
+    assert asyncio.run(SupportCheck(alike).weigh("Sure!", PASSAGES)) == []
+
+
+def test_opposites_are_of_stems_and_of_prefixes_of_long_ones() -> None:
+    assert (
+        "expens" in opposites("cheap") and "approv" in opposites("disapprov") and "disconnect" in opposites("connect")
+    )
+    assert "inform" not in opposites("form") and "form" not in opposites("inform")
 
 
 def test_names_are_capitals_inside_a_sentence() -> None:

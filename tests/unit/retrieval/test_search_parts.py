@@ -64,6 +64,16 @@ def test_bm25_against_the_formula() -> None:
     assert found == pytest.approx([*expected, 0.0], rel=1e-5)
 
 
+def test_a_word_beside_a_text_counts_half() -> None:
+    texts, beside = ["red apple", "blue sky", "green pear"], [["blue sky"], ["red apple", "green pear"], ["blue sky"]]
+    index = build(texts, KEY, beside)
+    assert index.lengths.tolist() == [3, 4, 3]
+    found = score(terms("apple", KEY), held(index.rows), index.lengths, all_of(3))
+    assert found[0] > found[1] > 0 == found[2]
+    (term,) = terms("apple", KEY)
+    assert unpack(index.rows[term])[1].tolist() == [2, 1]
+
+
 def test_scores_are_shares() -> None:
     index = build(["annual leave in leeds", "travel to japan"], KEY)
     whole = score(terms("annual leave", KEY), held(index.rows), index.lengths, all_of(2))

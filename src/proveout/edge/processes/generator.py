@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+from pathlib import Path
 
 from proveout import settings
 from proveout.edge.processes.parent import end_with_parent
@@ -20,9 +21,10 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a local model's name")
     options = parser.parse_args()
     end_with_parent()
-    os.nice(NICE)
     told = settings.read()
     generator = Generator(local_model(told, options.model), told.data / "cache")
+    for thread in Path("/proc/self/task").glob("*"):  # Linux has a niceness for each thread; the start has none
+        os.setpriority(os.PRIO_PROCESS, int(thread.name), NICE)
     generator.serve(socket.socket(fileno=options.socket_fd))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_BACKOFF_FIRST, _BACKOFF_LAST = 0.1, 2.0  # a process killed again and again is still back within seconds
+_BACKOFF_FIRST, _BACKOFF_LAST = 0.1, 0.5  # a process killed again and again is still back within seconds
 _STABLE_SECONDS = 10.0
 _STOP_SECONDS = 15.0
 _LOG_BYTES = 10 * 2**20
