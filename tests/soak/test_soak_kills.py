@@ -31,7 +31,7 @@ def test_kills(scripted: Scripted, tmp_path: Path, page: Page) -> None:
     )
     page.add(HEAD + "\n".join(rows))
     page.add(
-        "What is killed again within ten seconds waits for the supervisor's back-off, at most 2 s. While Postgres "
+        "What is killed again within ten seconds waits for the supervisor's back-off, at most 0.5 s. While Postgres "
         "restarts, requests wait for it."
     )
     for victim, kills in found.items():

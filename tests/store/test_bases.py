@@ -9,6 +9,7 @@ from bases import Bases, run, texts
 from proveout.domain import Scope
 from proveout.errors import Conflict, InvalidInput, NotFound
 from proveout.retrieval import search as searching
+from proveout.retrieval.snapshots import begin
 
 ANN, BOB = Scope("one", "ann"), Scope("one", "bob", frozenset({"hr"}))
 OPEN = ["everyone"]
@@ -118,6 +119,21 @@ def test_a_base_that_is_not_there(dsn: str) -> None:
             await bases.push("one", "kb", {"a": (" \n", OPEN)})
 
     run(dsn, ["one", "two"], work)
+
+
+def test_a_name_is_taken_by_what_it_holds(dsn: str) -> None:
+    async def work(bases: Bases) -> None:
+        async with bases.store.within(Scope.system("one", "test")) as session:  # a push that came to nothing
+            await begin(session, Scope.system("one", "test"), "kb", "push")
+        await bases.folder("one", "kb", {"a.md": b"The heron."}, {})
+        with pytest.raises(Conflict, match="from an app's folder"):
+            await bases.push("one", "kb", {"b": ("The otter.", OPEN)})
+        await bases.push("one", "other", {"b": ("The otter.", OPEN)})
+        with pytest.raises(Conflict, match="by pushes"):
+            await bases.folder("one", "other", {"a.md": b"The heron."}, {})
+        assert set(texts(await bases.search(ANN, "other", "heron otter"))) == {"b"}
+
+    run(dsn, ["one"], work)
 
 
 def test_many_segments_become_few_and_score_alike(dsn: str) -> None:

@@ -109,7 +109,7 @@ def test_writers_wait_while_the_database_restarts(dsn: str) -> None:
 def test_a_payload_opens_only_as_that_of_its_request(dsn: str) -> None:
     async def work(store: Store, journal: Journal) -> None:
         keyring = Keyring(b"m" * 32)
-        payloads = Payloads(store, keyring)
+        payloads = Payloads(store, keyring, lambda: 1)
         request = new_request_id()
         payload = Payload((Message("user", "a secret question"),), "a secret answer")
         sealed = await payloads.seal(SCOPE, "key_1", request, payload)
@@ -119,7 +119,7 @@ def test_a_payload_opens_only_as_that_of_its_request(dsn: str) -> None:
             row = connection.execute("select sealed from proveout.payloads").fetchone()
         assert row is not None and bytes(row[0]) == sealed and b"secret" not in sealed
         async with store.within(SCOPE) as session:
-            key = await keyring.key(session, "default", "subject", "key_1")
+            key = await keyring.key(session, "default", "subject", await payloads.subject(SCOPE, "key_1"))
         opened = msgspec.msgpack.decode(unseal(key, sealed, f"payload {request}"), type=Payload)
         assert opened.answer == "a secret answer"
         with pytest.raises(Unsealable):

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import psycopg
 import pytest
+import uvloop
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
@@ -98,3 +99,31 @@ def test_one_that_is_cancelled_leaves_nothing_to_be_mistaken(dsn: str) -> None:
         assert line.closed
 
     run(dsn, work)
+
+
+def test_no_run_waits_for_a_server_that_has_gone(dsn: str) -> None:
+    """On uvloop, as in a gateway: after an error on a socket it never calls its reader again."""
+
+    async def scenario() -> int:
+        breaks = 0
+        async with await AsyncConnection.connect(dsn, autocommit=True) as killer:
+            await killer.execute("create table t (number int, text text)")
+            line: Line | None = None
+            while breaks < 100:
+                try:
+                    if line is None or line.closed:
+                        connection = await AsyncConnection.connect(dsn, autocommit=True, row_factory=dict_row)
+                        line = await Line.open(connection, SQL)
+                    running = asyncio.create_task(line.run(given(1, "x" * 100_000)))
+                    await killer.execute(
+                        "select pg_terminate_backend(pid) from pg_stat_activity"
+                        " where pid <> pg_backend_pid() and datname = current_database()"
+                    )
+                    await asyncio.wait_for(running, 3)
+                except psycopg.Error:
+                    breaks += 1
+            if line is not None:
+                line.close()
+        return breaks
+
+    assert uvloop.run(scenario()) == 100

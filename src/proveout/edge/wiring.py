@@ -23,6 +23,7 @@ from proveout.ledger.integrate import Integrator, LogKeys
 from proveout.ledger.journal import Journal
 from proveout.ledger.log import Log
 from proveout.ledger.payloads import Payloads
+from proveout.ledger.spool import Spool
 from proveout.releases.create import CreateRelease, Sync
 from proveout.retrieval.ingest import Ingester
 from proveout.retrieval.search import Searcher
@@ -159,10 +160,11 @@ async def _ground(settings: Settings, connections: int) -> AsyncIterator[Ground]
         stack.push_async_callback(asyncio.to_thread, telemetry.close)  # what is left is sent
         keyring = Keyring(read_master_key(settings.master_key, settings.data / MASTER_KEY_FILE))
         directory = Configuration(store, await load(store))
-        journal = Journal(store, partial(is_full, settings.data / "postgres"))
+        spool = Spool(settings.data / "spool", keyring.spool_key)
+        journal = Journal(store, partial(is_full, settings.data / "postgres"), spool)
         catalogue = await asyncio.to_thread(_catalogue, settings)
         stack.push_async_callback(catalogue.close)
-        for task in (directory.run(), journal.run()):
+        for task in (directory.run(), journal.run(), journal.adopt()):
             stack.push_async_callback(_cancel, asyncio.create_task(task))
         rooms = Rooms(
             directory=directory,

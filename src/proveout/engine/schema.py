@@ -99,8 +99,8 @@ class _Check:
             made |= self._object(given, where, depth)
         elif kind == "array":
             made |= self._range(given, "minItems", "maxItems", where, 0, MAX_LENGTH)
-            if "items" in given:
-                made["items"] = self._node(given["items"], f"{where}.items", depth + 1)
+            # The runtime takes an array without `items` for an empty one.
+            made["items"] = self._node(given.get("items", True), f"{where}.items", depth + 1)
         elif kind == "string":
             made |= self._range(given, "minLength", "maxLength", where, 0, MAX_LENGTH)
             if "format" in given:

@@ -37,7 +37,7 @@ _TRIED = 5  # passages
 
 _NEGATION = re.compile(r"\b(?:not|no|never|cannot|none|neither|nor|without|nobody|nothing|\w+n['’]t)\b", re.IGNORECASE)
 _EMPTY = frozenset(stem(w) for w in ("answer", "question", "text", "follows", "according", "passage"))
-_POLITE = frozenset(stem(w) for w in "sure certainly yes okay hello hi thanks welcome great glad happy help".split())
+_POLITE = frozenset(stem(w) for w in ["sure", "certainly", "yes", "okay", "hello", "hi", "thanks", "welcome", "great", "glad", "happy", "help"])
 _FURNITURE = re.compile(r"\[\d+\]|^\s*(?:[-*•]|\d{1,2}[.)])\s+|[*_`#]")
 _NAME = re.compile(r"(?<![.!?:] )(?<!^)\b[A-Z][\w&’'-]*|^[A-Z][A-Z\d&-]+\b|^[A-Z]\w+(?=\s[A-Z][a-z])")
 

@@ -1,7 +1,7 @@
 """The journal of requests: an intent before the model is called, a completion before the last byte.
 
 Both are durable when the call returns. Concurrent writers share one transaction (group commit), so the
-price of durability is one fsync per batch, not per request.
+price of durability is one fsync per batch, not per request. While the database is away, batches go into the spool.
 """
 
 from __future__ import annotations
@@ -15,16 +15,22 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
+import msgspec
+
 from proveout.domain import Outcome, Parameters, Scope
 from proveout.errors import Conflict, InvalidInput, NotFound, StorageFull, Unavailable
+from proveout.ledger.spool import Spool
 from proveout.store.pool import Row, Store, as_json
 
 log = logging.getLogger(__name__)
 
 _BATCH = 256
 _QUEUE = 4096
-_PATIENCE_SECONDS = 6.0  # longer than a restart of Postgres takes
+_PATIENCE_SECONDS = 4.0  # longer than a restart of Postgres takes
 _RETRY_SECONDS = 0.05
+_LOOK_SECONDS = 1.0
+_COMMIT_SECONDS = 10.0  # for one batch; a database that hangs is away
+_AWAY_SECONDS = 15 * 60.0  # for which requests are served without the database
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +89,29 @@ _Waiting = tuple[Intent | Completion, asyncio.Future[None]]
 
 
 class Journal:
-    """Writes intents and completions, and reads requests back. `run` must be running beside it.
+    """Writes intents and completions, and reads requests back. `run` and `adopt` must be running beside it.
 
-    While `is_full` says so, nothing new is begun: what is under way needs the rest of the disk.
+    While `is_full` says so, nothing new is begun: what is under way needs the rest of the disk. Without a spool nothing
+    is recorded while the database is away.
     """
 
-    def __init__(self, store: Store, is_full: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, store: Store, is_full: Callable[[], bool] = lambda: False, spool: Spool | None = None) -> None:
         self._store = store
         self._is_full = is_full
+        self._spool = spool
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(_QUEUE)
+        self._turn = asyncio.Lock()  # one writes at a time: batches, and what comes back from the spool
         self._away_since: float | None = None
+        self._spooling = False  # what is in the spool must reach the database before anything else does
+        self._looked = 0.0
 
     async def write(self, entry: Intent | Completion) -> None:
         """Returns when `entry` is durable. Raises Unavailable when it could not be written, StorageFull too."""
-        if isinstance(entry, Intent) and self._is_full():
-            raise StorageFull
+        if isinstance(entry, Intent):
+            if self._is_full():
+                raise StorageFull
+            if self._spooling and _clock() - (self._away_since or _clock()) > _AWAY_SECONDS:
+                raise Unavailable("The database has been away for too long: nothing new is begun.")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             self._waiting.put_nowait((entry, done))
@@ -117,9 +131,22 @@ class Journal:
             batch = again or [await self._waiting.get()]
             while len(batch) < _BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
-            again = await self._try(batch)
+            async with self._turn:
+                if self._spooling and not await self._drain():
+                    again = []
+                    _tell(batch, await self._put_aside(batch))
+                else:
+                    again = await self._try(batch)
             if again:
                 await asyncio.sleep(_RETRY_SECONDS)
+
+    async def adopt(self) -> None:
+        """Brings home what is in the spool, one's own or a dead process's, until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if self._spool is not None and await asyncio.to_thread(lambda spool: spool.waiting, self._spool):
+                async with self._turn:
+                    await self._drain()
 
     async def _try(self, batch: list[_Waiting]) -> list[_Waiting]:
         """Commits a batch and tells its writers; answers with what should be tried again in a moment."""
@@ -132,11 +159,10 @@ class Journal:
         except Unavailable as raised:
             # A database that restarts is back within seconds. Its writers wait that long, so that nobody is told of a
             # failure that is none: the commit may have been done, and only its answer lost.
-            clock = asyncio.get_running_loop().time()
-            self._away_since = self._away_since or clock
-            if clock - self._away_since < _PATIENCE_SECONDS and not self._is_full():
+            self._away_since = self._away_since or _clock()
+            if _clock() - self._away_since < _PATIENCE_SECONDS and not self._is_full():
                 return batch
-            error = raised
+            error = raised if self._spool is None else await self._put_aside(batch)
         except Exception as raised:  # whatever it is, the writers must hear of it, and the next batch go on
             if isinstance(raised, InvalidInput | Conflict) and len(batch) > 1:
                 for one in batch:  # an entry that the database does not take costs only itself
@@ -144,21 +170,51 @@ class Journal:
                 return []
             log.error("a batch of %d was not recorded: %s", len(batch), raised)
             error = raised
-        for _, done in batch:
-            if done.done():
-                continue  # its writer was cancelled; the entry is written all the same
-            if error is None:
-                done.set_result(None)
-            elif isinstance(error, StorageFull):
-                done.set_exception(StorageFull())
-            else:
-                done.set_exception(Unavailable("The request could not be recorded; try again in a moment."))
+        _tell(batch, error)
         return []
+
+    async def _put_aside(self, batch: list[_Waiting]) -> Unavailable | None:
+        """Writes a batch into the spool; answers with why it could not."""
+        assert self._spool is not None
+        if not self._spooling:
+            log.warning("the database is away: requests are recorded in the spool")
+        self._spooling = True
+        entries = [msgspec.msgpack.encode((type(entry).__name__, entry)) for entry, _ in batch]
+        try:
+            await asyncio.to_thread(self._spool.append, entries)
+        except Unavailable as error:
+            return error
+        return None
+
+    async def _drain(self) -> bool:
+        """Whether the database has got what the spool held; looked at no more than twice a second."""
+        if self._spool is None or _clock() - self._looked < _LOOK_SECONDS / 2:
+            return False
+        self._looked = _clock()
+        loop = asyncio.get_running_loop()
+
+        def deliver(batch: list[bytes]) -> None:
+            asyncio.run_coroutine_threadsafe(self._commit([_read(entry) for entry in batch]), loop).result()
+
+        try:
+            found = await asyncio.to_thread(self._spool.drain, deliver, lambda damage: log.error("%s", damage))
+        except Unavailable:
+            return False
+        finally:
+            self._looked = _clock()
+        if found:
+            log.warning("%d entries came from the spool into the database", found)
+        self._spooling = False
+        return True
 
     async def _commit(self, entries: list[Intent | Completion]) -> None:
         intents = [e for e in entries if isinstance(e, Intent)]
         completions = [e for e in entries if isinstance(e, Completion)]
-        await self._store.run_alone("ledger.record", intents=as_json(intents), completions=as_json(completions))
+        try:
+            async with asyncio.timeout(_COMMIT_SECONDS):
+                await self._store.run_alone("ledger.record", intents=as_json(intents), completions=as_json(completions))
+        except TimeoutError as error:
+            raise Unavailable("The database does not answer.") from error
 
     async def get(self, scope: Scope, request: str) -> Row:
         """One request of the scope's workspace. Raises NotFound."""
@@ -180,6 +236,31 @@ class Journal:
         """The newest requests of the scope's workspace: of an app, of an outcome, begun before a time."""
         async with self._store.within(scope) as session:
             return list(await session.fetch("requests.list", limit=limit, app=app, outcome=outcome, before=before))
+
+
+def _tell(batch: list[_Waiting], error: Exception | None) -> None:
+    """Tells the writers of a batch how it went."""
+    for _, done in batch:
+        if done.done():
+            continue  # its writer was cancelled; the entry is written all the same
+        if error is None:
+            done.set_result(None)
+        elif isinstance(error, StorageFull):
+            done.set_exception(StorageFull())
+        else:
+            done.set_exception(Unavailable("The request could not be recorded; try again in a moment."))
+
+
+def _read(entry: bytes) -> Intent | Completion:
+    """An entry as the spool keeps it."""
+    name, content = msgspec.msgpack.decode(entry, type=tuple[str, msgspec.Raw])
+    if name == Intent.__name__:
+        return msgspec.msgpack.decode(content, type=Intent)
+    return msgspec.msgpack.decode(content, type=Completion)
+
+
+def _clock() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def now() -> datetime:

@@ -39,11 +39,14 @@ class Payloads:
         self._known_at = epoch()
 
     async def subject(self, scope: Scope, subject: str) -> str:
-        """The pseudonym of a subject: `user:…` as a client named it, or `key:…`, the id of its key."""
+        """The pseudonym of a subject: `user:…` as a client named it, or `key:…`, the id of its key.
+
+        Raises Unavailable while the database is away for a subject that did not ask lately.
+        """
         return (await self._of(scope, subject))[0]
 
     async def seal(self, scope: Scope, subject: str, request: str, payload: Payload) -> bytes:
-        """The payload as it is stored; it opens only as that of this request."""
+        """The payload as it is stored; it opens only as that of this request. Raises Unavailable as `subject` does."""
         _, key = await self._of(scope, subject)
         return seal(key, msgspec.msgpack.encode(payload), f"payload {request}")
 

@@ -18,6 +18,7 @@ takes it drains it.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import secrets
 import struct
@@ -29,8 +30,10 @@ from pathlib import Path
 
 import msgspec
 
-from proveout.errors import Unavailable
+from proveout.errors import Conflict, InvalidInput, Unavailable
 from proveout.store.sealing import Unsealable, seal, unseal
+
+log = logging.getLogger(__name__)
 
 _MAGIC = b"proveout spool 1"
 _HEADER = len(_MAGIC) + 16
@@ -83,11 +86,12 @@ class Spool:
             self.close()  # nothing more is written behind what may not have been
             raise
 
-    def drain(self, deliver: Callable[[bytes], None], report: Callable[[Damage], None]) -> int:
-        """Hands every entry that no living process is still writing to `deliver`, in order; answers with how many.
+    def drain(self, deliver: Callable[[list[bytes]], None], report: Callable[[Damage], None]) -> int:
+        """Hands every batch that no living process holds to `deliver`, in order; answers with how many entries.
 
-        A segment is removed once everything in it was delivered. A damaged one is kept under the name `….damaged`.
-        Delivery may happen twice after a crash: `deliver` must be idempotent. What it raises stops the draining.
+        A segment is removed once everything in it was delivered; one that is damaged, or holds what `deliver` refuses,
+        is kept under the name `….damaged`. Delivery may happen twice after a crash: `deliver` must be idempotent. The
+        Unavailable that it raises stops the draining.
         """
         self.close()
         delivered = 0
@@ -105,9 +109,13 @@ class Spool:
                         report(found)
                         damaged = damaged or not found.torn
                         continue
-                    for entry in found:
-                        deliver(entry)
-                        delivered += 1
+                    try:
+                        deliver(found)
+                    except (InvalidInput, Conflict) as error:
+                        log.error("spool segment %s: a batch was refused and is kept: %s", path.name, error.message)
+                        damaged = True
+                    else:
+                        delivered += len(found)
                 if damaged:
                     path.rename(path.with_suffix(".damaged"))
                 else:

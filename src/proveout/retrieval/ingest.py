@@ -13,7 +13,7 @@ from proveout.retrieval.reader import Reader
 from proveout.retrieval.readers import Rules, by_rules
 from proveout.retrieval.sealed import owner
 from proveout.retrieval.search import EXACT
-from proveout.retrieval.snapshots import Change, Member, Snapshot, begin, commit, find
+from proveout.retrieval.snapshots import Change, Member, Origin, Snapshot, begin, commit, find
 from proveout.retrieval.versions import Source, Versions, digest
 from proveout.store.pool import Store
 from proveout.store.sealing import Keyring
@@ -89,7 +89,7 @@ class Ingester:
             await session.run("knowledge.point", **where, snapshot=snapshot, serial=found["serial"])
         return {"snapshot": snapshot, "documents": found["documents"]}
 
-    async def _begin(self, steps: Steps, knowledge: str, origin: str) -> None:
+    async def _begin(self, steps: Steps, knowledge: str, origin: Origin) -> None:
         async with self._store.within(steps.scope) as session:
             await begin(session, steps.scope, knowledge, origin)
 
@@ -123,7 +123,7 @@ class Ingester:
     ) -> dict[str, Any]:
         async with self._store.within(steps.scope) as session:
             put = await self._versions.known_within(session, steps.scope, knowledge, digests)
-            change = Change(put, exact=True, problems=problems)
+            change = Change("folder", put, exact=True, problems=problems)
             made = await commit(session, steps.scope, knowledge, self._versions.pipeline, change)
         return {"digest": made.digest, "documents": made.documents, "chunks": made.chunks}
 
@@ -141,7 +141,7 @@ class Ingester:
             old = await session.fetch("versions.members", **where, documents=[*put, *gone], serial=before["current"])
             there = {row["document"] for row in old}
             await session.run("versions.share", **where, upload=upload)
-            made = await commit(session, steps.scope, knowledge, self._versions.pipeline, Change(put, gone))
+            made = await commit(session, steps.scope, knowledge, self._versions.pipeline, Change("push", put, gone))
             await session.run("versions.delete", **where, documents=gone)
             owners = [owner(knowledge, document) for document in gone]
             await session.run("sealing.destroy", workspace=where["workspace"], kind="document", owners=owners)

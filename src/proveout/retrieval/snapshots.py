@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import rfc8785
 
@@ -12,6 +13,9 @@ from proveout.domain import Scope
 from proveout.errors import Conflict, NotFound
 from proveout.retrieval import segments
 from proveout.store.pool import Row, Session, as_json
+
+Origin = Literal["push", "folder"]
+"""What a base is filled from: pushes, or an app's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +41,26 @@ class Snapshot:
 class Change:
     """What a commit changes: documents put, documents gone. `exact`: the snapshot holds what is put, and no more."""
 
+    origin: Origin
     put: Mapping[str, Member]
     gone: Collection[str] = ()
     exact: bool = False
     problems: Sequence[Mapping[str, str]] = ()
 
 
-async def begin(session: Session, scope: Scope, knowledge: str, origin: str) -> None:
+async def begin(session: Session, scope: Scope, knowledge: str, origin: Origin) -> None:
     """Registers a base at its first use. Raises Conflict when it is filled from elsewhere."""
     await session.run("knowledge.ensure", workspace=scope.workspace, name=knowledge, origin=origin)
-    base = await _lock(session, scope, knowledge)
-    if base["origin"] != origin:
-        filled = {"push": "by pushes", "folder": "from an app's folder"}[base["origin"]]
-        raise Conflict(f"The knowledge {knowledge} is filled {filled}: use another name.")
+    await _lock(session, scope, knowledge, origin)
 
 
 async def commit(session: Session, scope: Scope, knowledge: str, pipeline: str, change: Change) -> Snapshot:
-    """Makes the next snapshot, or finds that nothing changes, and lets it be searched when the transaction ends."""
+    """Makes the next snapshot, or finds that nothing changes, and lets it be searched when the transaction ends.
+
+    Raises Conflict when the base is filled from elsewhere.
+    """
     where = {"workspace": scope.workspace, "knowledge": knowledge}
-    base = await _lock(session, scope, knowledge)
+    base = await _lock(session, scope, knowledge, change.origin)
     newest = await _members(session, scope, knowledge, base["serial"])
     current = newest if base["current"] in (base["serial"], None) else None
     if current is None:  # rolled back: what is searched is not what was made last
@@ -98,10 +103,13 @@ def no_base(knowledge: str) -> NotFound:
     return NotFound(f"There is no knowledge {knowledge!r}.")
 
 
-async def _lock(session: Session, scope: Scope, knowledge: str) -> Row:
+async def _lock(session: Session, scope: Scope, knowledge: str, origin: Origin) -> Row:
     base = await session.row("knowledge.lock", workspace=scope.workspace, knowledge=knowledge)
     if base is None:
         raise no_base(knowledge)
+    if base["origin"] != origin:
+        filled = {"push": "by pushes", "folder": "from an app's folder"}[base["origin"]]
+        raise Conflict(f"The knowledge {knowledge} is filled {filled}: use another name.")
     return base
 
 

@@ -9,8 +9,9 @@ from proveout.serving.call import Answer, Call, Rooms
 
 
 async def record_intent(call: Call, rooms: Rooms) -> Call:
-    """Returns when the intent is durable. Raises Unavailable when it cannot be."""
+    """Returns when the intent is durable. Raises Unavailable when it, or the completion to come, cannot be."""
     release = call.release
+    await rooms.payloads.subject(call.principal.scope, call.subject)  # its key is at hand when the answer ends
     await rooms.journal.write(
         Intent(
             request=call.request,

@@ -16,6 +16,7 @@ from psycopg import AsyncConnection, pq
 from psycopg.rows import DictRow
 
 _NAME = b"line"
+_LOOK_SECONDS = 0.1
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 _DONE = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
 
@@ -74,6 +75,7 @@ class Line:
     async def _answer(self) -> None:
         """Sends what is left to be sent and returns when the server is done with it."""
         self._done = self._loop.create_future()
+        self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
         try:
             while not self._done.done() and self._pq.flush():
                 await self._writable()
@@ -81,6 +83,8 @@ class Line:
         except asyncio.CancelledError:
             self.close()  # an answer that nobody waits for would be taken for the next one's
             raise
+        finally:
+            self._looking.cancel()
         if self._result is not None and self._result.status not in _DONE:
             raise psycopg.errors.error_from_result(self._result)
 
@@ -93,8 +97,15 @@ class Line:
         if self._socket is not None:
             self._loop.remove_writer(self._socket)
 
+    def _look(self) -> None:
+        """Reads without being told to: uvloop tells nothing more of a socket once it saw an error on it."""
+        self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
+        self._read()
+
     def _read(self) -> None:
         """Takes what came in."""
+        if self.closed:
+            return
         try:
             self._pq.consume_input()
             done = self._take()

@@ -81,6 +81,11 @@ class Keyring:
         key = await self.workspace(session, workspace)
         return hmac.digest(key, f"subject {subject}".encode(), "sha256")[:16].hex()
 
+    @property
+    def spool_key(self) -> bytes:
+        """The key of the spool, which is written while no other key can be read."""
+        return hmac.digest(self._master, b"proveout spool", "sha256")
+
     def unwrap(self, workspace: str, kind: KeyKind, owner: str, wrapped: bytes) -> bytes:
         """The key that a row brought along, of a workspace whose own key is in memory. Raises Unsealable."""
         return unseal(self._workspaces[workspace], wrapped, _purpose(kind, owner))

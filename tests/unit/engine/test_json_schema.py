@@ -30,6 +30,7 @@ def test_a_schema_is_kept_without_its_notes() -> None:
     assert made["properties"]["more"]["additionalProperties"] is True
     assert made["properties"]["age"] == {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]}
     assert made["properties"]["boss"] == {"$ref": "#/$defs/d_Person"} and "d_Person" in made["$defs"]
+    assert json.loads(checked({"type": "array", "minItems": 1}, "s")) == {"type": "array", "minItems": 1, "items": {}}
     assert checked(True, "s") == checked({}, "s") == "{}"
 
 

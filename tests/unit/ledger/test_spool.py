@@ -27,7 +27,7 @@ def segments(folder: Path) -> list[Path]:
 def drained(folder: Path) -> tuple[list[bytes], list[Damage]]:
     entries: list[bytes] = []
     damages: list[Damage] = []
-    Spool(folder, KEY).drain(entries.append, damages.append)
+    Spool(folder, KEY).drain(entries.extend, damages.append)
     return entries, damages
 
 

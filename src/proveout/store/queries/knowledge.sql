@@ -1,6 +1,7 @@
 -- name: knowledge.ensure (scoped)
--- Registers a base; what it is filled from stays.
-insert into knowledge (workspace, name, origin) values (%(workspace)s, %(name)s, %(origin)s) on conflict do nothing;
+-- Registers a base; what it is filled from stays once it holds something.
+insert into knowledge (workspace, name, origin) values (%(workspace)s, %(name)s, %(origin)s)
+on conflict (workspace, name) do update set origin = excluded.origin where knowledge.snapshot is null;
 
 -- name: knowledge.share (scoped)
 -- Keeps commits to a base, which may destroy documents and their keys, from happening until the transaction ends.
@@ -172,8 +173,8 @@ select document, digest, sealed is null as deleted, octet_length(sealed) as size
 select document, digest, sealed from uploads where id = %(id)s and document = any(%(documents)s) order by document;
 
 -- name: uploads.delete (scoped)
--- Forgets an upload, and those that broke off more than a day ago.
-delete from uploads where id = %(id)s or created < now() - interval '1 day';
+-- Forgets an upload, and those that broke off more than a week ago.
+delete from uploads where id = %(id)s or created < now() - interval '7 days';
 
 -- name: search.mine (scoped)
 -- The versions of a snapshot that the scope may see, up to a limit, and how many chunks they have.
