@@ -36,7 +36,8 @@ test: $(VENV)/.ready-dev debian
 docs: $(VENV)/.ready-dev
 	$(BIN)/python tools/reference.py
 
-# Long runs: every victim killed many times, a thousand clients leaving.
+# Long runs: every victim killed twenty times, streams cut at every byte, a thousand clients leaving, a fresh clone.
+# Writes docs/measured/{kills,streams,starting}.md; about forty minutes.
 soak: $(VENV)/.ready-dev
 	$(BIN)/pytest tests/soak -p no:cacheprovider
 

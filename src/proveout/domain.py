@@ -48,6 +48,7 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     TRUNCATED = "truncated"
     FAILED = "failed"
+    UNKNOWN = "unknown"  # the process that answered died
 
 
 # -- who ------------------------------------------------------------------------------------------

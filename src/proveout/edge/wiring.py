@@ -164,7 +164,7 @@ async def _ground(settings: Settings, connections: int) -> AsyncIterator[Ground]
         journal = Journal(store, partial(is_full, settings.data / "postgres"), spool)
         catalogue = await asyncio.to_thread(_catalogue, settings)
         stack.push_async_callback(catalogue.close)
-        for task in (directory.run(), journal.run(), journal.adopt()):
+        for task in (directory.run(), journal.run(), journal.adopt(), journal.live()):
             stack.push_async_callback(_cancel, asyncio.create_task(task))
         rooms = Rooms(
             directory=directory,

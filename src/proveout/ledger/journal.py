@@ -11,14 +11,14 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
 
 from proveout.domain import Outcome, Parameters, Scope
-from proveout.errors import Conflict, InvalidInput, NotFound, StorageFull, Unavailable
+from proveout.errors import Conflict, InvalidInput, NotFound, ProveoutError, StorageFull, Unavailable
 from proveout.ledger.spool import Spool
 from proveout.store.pool import Row, Store, as_json
 
@@ -30,6 +30,7 @@ _PATIENCE_SECONDS = 4.0  # longer than a restart of Postgres takes
 _RETRY_SECONDS = 0.05
 _LOOK_SECONDS = 1.0
 _COMMIT_SECONDS = 10.0  # for one batch; a database that hangs is away
+_LIVE_SECONDS, _SILENT_SECONDS = 4.0, 20.0
 _AWAY_SECONDS = 15 * 60.0  # for which requests are served without the database
 
 
@@ -49,6 +50,7 @@ class Intent:
     release: int | None = None
     release_digest: str | None = None
     stage: str | None = None
+    writer: str = ""  # the process; the journal fills it in
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class Journal:
         self._store = store
         self._is_full = is_full
         self._spool = spool
+        self._writer = secrets.token_hex(8)
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(_QUEUE)
         self._turn = asyncio.Lock()  # one writes at a time: batches, and what comes back from the spool
         self._away_since: float | None = None
@@ -112,6 +115,7 @@ class Journal:
                 raise StorageFull
             if self._spooling and _clock() - (self._away_since or _clock()) > _AWAY_SECONDS:
                 raise Unavailable("The database has been away for too long: nothing new is begun.")
+            entry = replace(entry, writer=self._writer)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             self._waiting.put_nowait((entry, done))
@@ -147,6 +151,23 @@ class Journal:
             if self._spool is not None and await asyncio.to_thread(lambda spool: spool.waiting, self._spool):
                 async with self._turn:
                     await self._drain()
+
+    async def live(self) -> None:
+        """Says that this process is alive, until cancelled, and ends what dead ones left open.
+
+        What they had in a spool was brought home long before they are taken for dead.
+        """
+        while True:
+            try:
+                async with self._store.unscoped() as session:
+                    await session.run("writers.seen", id=self._writer)
+                async with self._store.unscoped() as session:
+                    row = await session.row("writers.end_orphans", seconds=_SILENT_SECONDS)
+                if row is not None and row["ended"]:
+                    log.warning("%d requests of processes that died ended as unknown", row["ended"])
+            except ProveoutError as error:
+                log.warning("signs of life not written: %s", error.message)
+            await asyncio.sleep(_LIVE_SECONDS)
 
     async def _try(self, batch: list[_Waiting]) -> list[_Waiting]:
         """Commits a batch and tells its writers; answers with what should be tried again in a moment."""

@@ -14,6 +14,7 @@ class Kind(StrEnum):
 
     REQUEST_BEGUN = "serving:request:begun"
     REQUEST_ENDED = "serving:request:ended"
+    REQUEST_LOST = "serving:request:lost"
     KEY_CREATED = "access:key:created"
     KEY_REVOKED = "access:key:revoked"
     LOGIN_USED = "access:login:used"

@@ -248,7 +248,8 @@ create table intents (
     model text not null,
     parameters jsonb not null,
     streamed boolean not null,
-    begun timestamptz not null
+    begun timestamptz not null,
+    writer text not null default ''
 );
 create index intents_by_time on intents (workspace, begun desc);
 
@@ -340,9 +341,17 @@ create table evaluation_cases (
     primary key (evaluation, id)
 );
 
+-- Who writes intents, and when it was last heard of. Who is silent is dead: what it left open is `unknown`.
+create table writers (
+    id text primary key,
+    seen timestamptz not null default now()
+);
+
 -- Writes one batch of the group commit: intents first, then completions, in one transaction. What stands already
--- stays: a batch whose commit was not heard of, because the connection broke, is written again.
-create function record_v1(new_intents jsonb, new_completions jsonb) returns void language plpgsql as $$
+-- stays: a batch whose commit was not heard of, because the connection broke, is written again. Only an `unknown` end
+-- gives way, to one that a spool held. With its owner's rights, because a batch is of every workspace.
+create function record_v1(new_intents jsonb, new_completions jsonb) returns void
+    language plpgsql security definer set search_path = proveout, public, pg_temp as $$
 begin
     if new_intents <> '[]' then
         insert into proveout.intents
@@ -354,6 +363,8 @@ begin
             on conflict do nothing;
     end if;
     if new_completions <> '[]' then
+        delete from proveout.completions c using jsonb_to_recordset(new_completions) as n(request text)
+            where c.request = n.request and c.outcome = 'unknown';
         insert into proveout.completions
             select * from jsonb_populate_recordset(null::proveout.completions, new_completions)
             on conflict do nothing;
@@ -369,6 +380,37 @@ begin
             on conflict do nothing;
     end if;
 end $$;
+
+-- Ends what dead writers left open; answers with how many requests that were.
+create function end_orphans_v1(silent interval) returns bigint
+    language plpgsql security definer set search_path = proveout, public, pg_temp as $$
+declare
+    dead text[];
+    ended bigint;
+begin
+    select array_agg(id) into dead
+    from (select id from writers where seen < now() - silent for update skip locked) w;
+    if dead is null then
+        return 0;
+    end if;
+    with orphans as (
+        insert into completions (request, workspace, outcome, reason, prompt_tokens, completion_tokens, model,
+                                 served_by, runtime, schema, total_ms, ended)
+            select i.request, i.workspace, 'unknown', 'the process that answered died', 0, 0, i.model, '', '', 1,
+                   extract(epoch from now() - i.begun) * 1000, now()
+            from intents i
+            where i.writer = any(dead) and not exists (select from completions c where c.request = i.request)
+            returning workspace, request
+    ), noted as (
+        insert into events (workspace, kind, at, request, facts)
+            select workspace, 'serving:request:lost', now(), request, jsonb_build_object('request', request) from orphans
+            on conflict do nothing
+    ) select count(*) into ended from orphans;
+    delete from writers where id = any(dead);
+    return ended;
+end $$;
+revoke all on function end_orphans_v1 from public;
+grant execute on function end_orphans_v1 to proveout_service;
 
 do $$
 declare
@@ -388,6 +430,10 @@ begin
         execute format('create policy of_workspace on %I for select
             using (workspace = (select scope_workspace()))', name);
     end loop;
+    -- written by the functions of the record alone, with their owner's rights
+    foreach name in array array['intents', 'completions', 'payloads', 'events'] loop
+        execute format('create policy by_owner on %I for all to %I using (true)', name, current_user);
+    end loop;
     -- written by background work, within its workspace
     foreach name in array array['knowledge', 'versions', 'chunks', 'snapshots', 'members', 'segments', 'postings',
                                 'events', 'tiles', 'checkpoints'] loop
@@ -405,10 +451,7 @@ create policy of_workspace on sealing_keys for all using (workspace = (select sc
 create policy of_workspace on bundles for all using (workspace = (select scope_workspace()));
 create policy of_workspace on evaluations for all using (workspace = (select scope_workspace()));
 create policy of_workspace on evaluation_cases for all using (workspace = (select scope_workspace()));
--- the group commit writes for every workspace at once, and reads nothing back
-create policy appended on intents for insert with check (true);
-create policy appended on completions for insert with check (true);
-create policy appended on payloads for insert with check (true);
+-- whatever changes something notes it
 create policy appended on events for insert with check (true);
 create policy expired on payloads for delete
     using (workspace = (select scope_workspace()) and (select scope_unrestricted()));
@@ -447,4 +490,5 @@ grant execute on function index_vectors_v1 to proveout_service;
 
 grant usage on schema proveout to proveout_service;
 grant select, insert, update, delete on all tables in schema proveout to proveout_service;
-revoke update, delete on intents, completions, migrations from proveout_service;
+revoke insert, update, delete on intents, completions, migrations from proveout_service;
+revoke insert on payloads from proveout_service;

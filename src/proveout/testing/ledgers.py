@@ -42,7 +42,9 @@ async def collect(client: Client, seen: Sequence[Seen], within: float = 5.0) -> 
             break
         await asyncio.sleep(0.05)
     others = [row for row in await client.newest() if row["request"] not in found]
-    return [*found.values(), *(row for row in others if _tag_in(row["model"]) in tags)]
+    every = [*found.values(), *(row for row in others if _tag_in(row["model"]) in tags)]
+    # `unknown` says that the process died: as much as an intent without a completion
+    return [{**row, "outcome": None} if row["outcome"] == "unknown" else row for row in every]
 
 
 async def settled(calls: Callable[[], Iterable[Entry]], within: float = 5.0) -> bool:

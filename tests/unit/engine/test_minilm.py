@@ -61,6 +61,14 @@ def test_safetensors_are_read_by_their_header(tmp_path: Path) -> None:
     assert tensors["w"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
+def test_matches_are_of_content_words_and_know_synonyms(encoder: Encoder) -> None:
+    found = encoder.matches("How long is annual leave?", ["Holiday is 25 days a year.", "Annual leave is long.", ""])
+    assert found.shape == (3, 3)  # long, annual, leave
+    assert found[1].min() > found[0].mean() > 0.4 and not found[2].any()
+    assert found[0][2] > encoder.matches("leave?", ["The tide was low."])[0, 0]
+    assert encoder.matches("Why?", ["Because."]).shape == (1, 1)  # all of it, where no word has content
+
+
 @given(st.lists(st.integers(2, 256)))
 def test_batches_hold_every_text_once_and_stay_small(lengths: list[int]) -> None:
     groups = list(batches(lengths))

@@ -240,6 +240,21 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(engine: Engine) -> None
     asyncio.run(scenario())
 
 
+def test_matches_are_the_encoders_and_few(engine: Engine) -> None:
+    question, texts = "How long is annual leave?", ["Holiday is 25 days a year.", "Annual leave is long."]
+
+    async def scenario() -> None:
+        async with local(engine) as remote:
+            found = await remote.match(question, texts)
+            with pytest.raises(InvalidInput, match="Send 1 to 8 texts"):
+                await remote.match(question, texts * 5)
+        expected = Encoder(weights.embedder().folder).matches(question, texts)
+        assert found.shape == expected.shape == (2, 3)
+        assert np.abs(found - expected).max() < 0.02
+
+    asyncio.run(scenario())
+
+
 def test_embeddings_are_the_encoders(engine: Engine) -> None:
     texts = [f"{'word ' * (n * 7 % 50)} number {n}" for n in range(40)]
 

@@ -193,8 +193,7 @@ def _call_delta(piece: ToolCallPiece) -> dict[str, Any]:
 
 
 async def chat_completions(request: Request) -> Response:
-    """`POST /v1/chat/completions`: an answer to messages, streamed or whole. An app has instructions of its own: system
-    and developer messages have no part in its answer, which then says `proveout.ignored: ["system"]`."""
+    """`POST /v1/chat/completions`: an answer to messages; an app leaves out system ones and says `proveout.ignored`."""
     return await serve(request, ChatRequest)
 
 

@@ -61,3 +61,15 @@ select c.model, count(*) as requests, count(*) filter (where c.outcome in ('fail
 from intents i join completions c using (request)
 where i.workspace = (select scope_workspace()) and i.begun >= %(since)s
 group by c.model order by c.model;
+
+-- name: writers.seen (unscoped)
+-- This process is alive.
+insert into writers (id) values (%(id)s) on conflict (id) do update set seen = now();
+
+-- name: writers.left (unscoped)
+-- This process ended in order: it left nothing open.
+delete from writers where id = %(id)s;
+
+-- name: writers.end_orphans (unscoped)
+-- Ends what processes left open that have been silent for so many seconds.
+select end_orphans_v1(make_interval(secs => %(seconds)s)) as ended;
