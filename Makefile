@@ -48,9 +48,19 @@ build/peers/.ready:
 	-cd build/peers && npm install --silent --no-save @portkey-ai/gateway
 	touch $@
 
-bench: $(VENV)/.ready-dev build/peers/.ready
+# The models' peers: torch is only here.
+build/peers-models/.ready:
+	$(PYTHON) -m venv build/peers-models
+	-build/peers-models/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	-build/peers-models/bin/python -m pip install --quiet --disable-pip-version-check \
+		accelerate fastapi gguf sentence-transformers transformers uvicorn xllamacpp
+	touch $@
+
+bench: $(VENV)/.ready-dev build/peers/.ready build/peers-models/.ready
 	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq wrk >/dev/null; }
 	$(BIN)/python -m bench.gateway --peers build/peers --output docs/measured/gateway.md
+	$(BIN)/python -m bench.engine --peers build/peers-models --output docs/measured/engine.md
+	$(BIN)/python -m bench.ledger --output docs/measured/ledger.md
 
 # Debian's Chromium drives the browser tests, libnss-wrapper those of the container; without them they say so and are
 # left out.

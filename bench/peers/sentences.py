@@ -1,4 +1,4 @@
-"""sentence-transformers on the same weights: embeds the texts of a JSON file; prints how long it took, keeps the vectors."""
+"""sentence-transformers on the same weights: embeds the texts of a JSON file; prints the time, keeps the vectors."""
 
 import argparse
 import json

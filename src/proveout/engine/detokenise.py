@@ -57,7 +57,7 @@ class Window:
 
 
 class Bytes:
-    """With a tokenizer whose tokens are bytes: a hundred times as quick, 4 ms of a step of 16 answers.
+    """With a tokenizer whose tokens are bytes: no call of `decode`, which takes 4 ms of a step of 16 answers.
 
     `vocabulary` has a token's bytes by its number; a token that is not in it is no text.
     """
