@@ -250,9 +250,9 @@ async def equal_alone_and_together(url: str, headers: dict[str, str], model: str
 
 # -- the page --------------------------------------------------------------------------------------------------------
 
-_HOW = """Written by `make bench` on two cores. Generation: the same GGUF file, 16 answers of 64 tokens at once, each over a
-passage of about 430 tokens, the better of two runs after one to warm up. Embedding: the same MiniLM, 512 passages of
-about 170 tokens. Peers run in an environment of their own, one after the other."""
+_HOW = """Written by `make bench` on two cores. Generation: the same GGUF file, 16 answers of 64 tokens at once, each
+over a passage of about 430 tokens, the better of two runs after one to warm up. Embedding: the same MiniLM, 512
+passages of about 170 tokens. Peers run in an environment of their own, one after the other."""
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -190,7 +191,7 @@ def test_a_sync_that_fails(fragile: Fragile) -> None:
 
 
 def test_no_start_on_a_disk_that_is_full(tmp_path: Path) -> None:
-    command = ["proveout", "up", "--data", str(tmp_path / "data"), "--port", "0"]
+    command = [sys.executable, "-m", "proveout", "up", "--data", str(tmp_path / "data"), "--port", "0"]
     within = small_disk(tmp_path / "data", "16m")
     done = subprocess.run([*within, *command], capture_output=True, text=True, timeout=60, check=False)
     said = [line for line in done.stderr.splitlines() if line not in ("starting …", "stopping …")]

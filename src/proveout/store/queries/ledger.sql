@@ -66,10 +66,6 @@ group by c.model order by c.model;
 -- This process is alive.
 insert into writers (id) values (%(id)s) on conflict (id) do update set seen = now();
 
--- name: writers.left (unscoped)
--- This process ended in order: it left nothing open.
-delete from writers where id = %(id)s;
-
 -- name: writers.end_orphans (unscoped)
 -- Ends what processes left open that have been silent for so many seconds.
 select end_orphans_v1(make_interval(secs => %(seconds)s)) as ended;
