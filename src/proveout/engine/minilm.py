@@ -138,8 +138,8 @@ class Encoder:
         self._tokenizer = Tokenizer.from_file(str(weights_dir / "tokenizer.json"))
         self._tokenizer.enable_truncation(limit)
         self._tokenizer.no_padding()
-        self._infer = _compile(weights_dir, cache, device)
-        self._requests = [self._infer.create_infer_request() for _ in range(STREAMS)]
+        compiled = _compile(weights_dir, cache, device)
+        self._requests = [compiled.create_infer_request() for _ in range(STREAMS)]
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """L2-normalised float32 [n, 384], in the order of `texts`; longer than 256 tokens is cut off."""
@@ -188,8 +188,10 @@ class Encoder:
         return found
 
     def _token_vectors(self, ids: Sequence[int]) -> Vectors:
-        mask = np.ones((1, len(ids)), np.float32)
-        return np.array(self._infer((np.array([ids], np.int64), mask))[1][0], np.float32)
+        # Not by calling the compiled model: it shares its inputs, and later writes where these arrays were.
+        request = self._requests[0]
+        request.infer((np.array([ids], np.int64), np.ones((1, len(ids)), np.float32)))
+        return np.array(request.get_output_tensor(1).data[0], np.float32)
 
 
 def _content(encoding: Encoding, text: str) -> list[list[int]]:
