@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import json
 import os
@@ -191,6 +193,27 @@ class _Captures(_Strict):
     apps: dict[str, Capture] = Field(default_factory=dict, description="For an app, by its name.")
 
 
+class _Witness(_Strict):
+    key: str = Field(description="Its key, as `proveout witness` prints it.")
+    url: str = Field(
+        pattern=r"^https?://[^/].*$", description="Where it answers; checkpoints are posted to `URL/add-checkpoint`."
+    )
+
+    @field_validator("key")
+    @classmethod
+    def _cosigns(cls, key: str) -> str:
+        """C2SP's verifier keys, signature type 4: `NAME+ID+base64(TYPE ‖ KEY)`, the id over name, type and key."""
+        name, _, rest = key.partition("+")
+        try:
+            data = base64.b64decode(rest.partition("+")[2], validate=True)
+        except binascii.Error:
+            data = b""
+        number = hashlib.sha256(f"{name}\n".encode() + data).hexdigest()[:8]
+        if len(data) != 33 or data[0] != 4 or key != f"{name}+{number}+{base64.b64encode(data).decode()}":
+            raise ValueError("this is not a witness's key (NAME+ID+B…), or not the whole of it")
+        return key
+
+
 class _Ledger(_Strict):
     origin: str = Field(
         default="proveout.local",
@@ -200,6 +223,16 @@ class _Ledger(_Strict):
     public: bool = Field(
         default=False, description="Whether the log is open to anyone; else a key needs `requests:read`."
     )
+    witnesses: list[_Witness] = Field(
+        default_factory=list, description="Who cosigns the log's checkpoints. Nothing else is sent anywhere."
+    )
+
+    @field_validator("witnesses")
+    @classmethod
+    def _differ(cls, witnesses: list[_Witness]) -> list[_Witness]:
+        if len({witness.key.partition("+")[0] for witness in witnesses}) < len(witnesses):
+            raise ValueError("two witnesses have one name")
+        return witnesses
 
 
 class ConfigFile(_Strict):
@@ -306,11 +339,20 @@ class CaptureSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WitnessSettings:
+    """A witness of the log: its key, as C2SP writes verifier keys, and where it answers."""
+
+    key: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerSettings:
-    """The log: its origin, and whether anyone may read it."""
+    """The log: its origin, whether anyone may read it, and who cosigns it."""
 
     origin: str
     public: bool
+    witnesses: tuple[WitnessSettings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +409,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         default=config.default,
         capture=_capture(config.capture),
         telemetry=_telemetry(config.telemetry, env, path, get(METRICS)),
-        ledger=LedgerSettings(config.ledger.origin, config.ledger.public),
+        ledger=_ledger(config.ledger),
     )
 
 
@@ -468,6 +510,11 @@ def _telemetry(given: _Telemetry, env: Mapping[str, str], path: Path | None, sha
 
 def _capture(given: Capture | _Captures) -> CaptureSettings:
     return CaptureSettings(given.default, given.apps) if isinstance(given, _Captures) else CaptureSettings(given)
+
+
+def _ledger(given: _Ledger) -> LedgerSettings:
+    witnesses = tuple(WitnessSettings(witness.key, witness.url.rstrip("/")) for witness in given.witnesses)
+    return LedgerSettings(given.origin, given.public, witnesses)
 
 
 def _price(given: _Prices | None) -> Price | None:

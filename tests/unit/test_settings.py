@@ -4,7 +4,7 @@ import pytest
 
 from proveout.domain import Timeouts, ToolCall
 from proveout.errors import StartRefused
-from proveout.settings import EchoReply, Settings, read
+from proveout.settings import EchoReply, Settings, WitnessSettings, read
 
 
 def settings(folder: Path, text: str) -> Settings:
@@ -77,3 +77,31 @@ def test_a_wrong_key_is_named(tmp_path: Path, text: str, key: str) -> None:
     with pytest.raises(StartRefused) as raised:
         settings(tmp_path, text)
     assert f"proveout.yaml: {key}" in raised.value.message
+
+
+KEY = "witness.example/w1+05a4155f+BAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB"
+
+
+def test_who_cosigns_the_log(tmp_path: Path) -> None:
+    given = f"ledger: {{witnesses: [{{key: {KEY}, url: 'https://w1.example/log/'}}]}}"
+    assert settings(tmp_path, given).ledger.witnesses == (WitnessSettings(KEY, "https://w1.example/log"),)
+    assert settings(tmp_path, "").ledger.witnesses == ()
+
+
+@pytest.mark.parametrize(
+    ("witnesses", "said"),
+    [
+        (f"[{{key: {KEY[:-4]}, url: 'https://w1.example'}}]", r"ledger\.witnesses\.0\.key"),
+        (f"[{{key: {KEY.replace('05a4', '05a5')}, url: 'https://w1.example'}}]", r"ledger\.witnesses\.0\.key"),
+        (
+            "[{key: witness.example/w1+e38f200a+AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB, url: 'https://w1.example'}]",
+            r"ledger\.witnesses\.0\.key",
+        ),
+        ("[{key: '', url: 'https://w1.example'}]", r"ledger\.witnesses\.0\.key"),
+        (f"[{{key: {KEY}, url: 'ftp://w1.example'}}]", r"ledger\.witnesses\.0\.url"),
+        (f"[{{key: {KEY}, url: 'https://a'}}, {{key: {KEY}, url: 'https://b'}}]", "one name"),
+    ],
+)
+def test_witnesses_that_cannot_be_asked(tmp_path: Path, witnesses: str, said: str) -> None:
+    with pytest.raises(StartRefused, match=said):
+        settings(tmp_path, f"ledger: {{witnesses: {witnesses}}}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ from proveout.engine.local import local_models
 from proveout.errors import ProveoutError, StartRefused
 from proveout.evals.runner import RunEvaluation
 from proveout.jobs.runtime import Job, Jobs
+from proveout.ledger.cosign import Cosigner
 from proveout.ledger.erase import Erase
 from proveout.ledger.integrate import Integrator, LogKeys
 from proveout.ledger.journal import Journal
@@ -26,10 +27,11 @@ from proveout.ledger.payloads import Payloads
 from proveout.ledger.spool import Spool
 from proveout.releases.create import CreateRelease, Sync
 from proveout.retrieval.ingest import Ingester
+from proveout.retrieval.remembered import Remembered
 from proveout.retrieval.search import Searcher
 from proveout.retrieval.versions import Versions
 from proveout.serving.call import Rooms
-from proveout.settings import ProviderSettings, Settings
+from proveout.settings import ProviderSettings, Settings, WitnessSettings
 from proveout.store.configuration import load
 from proveout.store.pool import Store
 from proveout.store.postgres import is_full
@@ -45,6 +47,7 @@ SYNC = "sync"
 _REFRESH_SECONDS = 0.5
 _EXPIRE_SECONDS = 3600.0
 _INTEGRATE_SECONDS = 0.25
+_COSIGN_SECONDS = 1.0  # until a witness that was away, or another worker's log, is looked at
 _GATEWAY_CONNECTIONS = 4  # and one that listens, one for the journal, two for jobs: 8
 _WORKER_CONNECTIONS = 4  # and one that listens, one for the journal, one for the slot, five for jobs: 12
 
@@ -113,7 +116,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
                 ground.telemetry,
                 ground.log_keys,
                 jobs,
-                Log(ground.store, ground.log_keys),
+                Log(ground.store, ground.log_keys, witnessed=bool(settings.ledger.witnesses)),
             )
         finally:
             jobs.close()
@@ -127,10 +130,13 @@ async def worker(settings: Settings) -> AsyncIterator[Mapping[str, Job]]:
         embedder = catalogue.digest(f"local/{weights.EMBEDDER}")
         versions = Versions(ground.store, ground.keyring, catalogue.embed, embedder)
         ingester = Ingester(ground.store, ground.keyring, versions)
+        signed = asyncio.Event()
         tasks = [
             asyncio.create_task(_expire(ground.rooms.payloads)),
-            asyncio.create_task(_integrate(ground.store, Integrator(ground.store, ground.log_keys))),
+            asyncio.create_task(_integrate(ground.store, Integrator(ground.store, ground.log_keys), signed)),
         ]
+        if settings.ledger.witnesses:
+            tasks.append(asyncio.create_task(_cosign(ground.store, settings.ledger.witnesses, signed)))
         yield {
             CREATE_RELEASE: CreateRelease(ground.store, ground.keyring, ingester, catalogue),
             PUSH: ingester.push,
@@ -166,11 +172,12 @@ async def _ground(settings: Settings, connections: int) -> AsyncIterator[Ground]
         stack.push_async_callback(catalogue.close)
         for task in (directory.run(), journal.run(), journal.adopt(), journal.live()):
             stack.push_async_callback(_cancel, asyncio.create_task(task))
+        embed = Remembered(catalogue.embed)
         rooms = Rooms(
             directory=directory,
             catalogue=catalogue,
-            searcher=Searcher(store, keyring, catalogue.embed),
-            embed=catalogue.embed,
+            searcher=Searcher(store, keyring, embed),
+            embed=embed,
             match=catalogue.match,
             journal=journal,
             payloads=Payloads(store, keyring, lambda: directory().version),
@@ -218,18 +225,35 @@ async def _expire(payloads: Payloads) -> None:
         await asyncio.sleep(_EXPIRE_SECONDS)
 
 
-async def _integrate(store: Store, integrator: Integrator) -> None:
-    """Takes every workspace's events into its log, a few times a second, until cancelled."""
+async def _integrate(store: Store, integrator: Integrator, signed: asyncio.Event) -> None:
+    """Takes every workspace's events into its log, a few times a second, until cancelled; sets `signed` each time."""
     while True:
         try:
-            async with store.unscoped() as session:
-                workspaces = [row["name"] for row in await session.fetch("log.workspaces")]
-            for workspace in workspaces:
+            for workspace in await _workspaces(store):
                 while await integrator.integrate(Scope.system(workspace, "ledger")):
-                    pass
+                    signed.set()
         except ProveoutError as error:
             log.warning("events not taken into the log: %s", error.message)
         await asyncio.sleep(_INTEGRATE_SECONDS)
+
+
+async def _cosign(store: Store, witnesses: Sequence[WitnessSettings], signed: asyncio.Event) -> None:
+    """Shows witnesses what was `signed`, and what they missed, until cancelled."""
+    async with aclosing(Cosigner(store, witnesses)) as cosigner:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(signed.wait(), _COSIGN_SECONDS)
+            signed.clear()
+            try:
+                for workspace in await _workspaces(store):
+                    await cosigner.collect(Scope.system(workspace, "ledger"))
+            except ProveoutError as error:
+                log.warning("witnesses not asked: %s", error.message)
+
+
+async def _workspaces(store: Store) -> list[str]:
+    async with store.unscoped() as session:
+        return [row["name"] for row in await session.fetch("log.workspaces")]
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

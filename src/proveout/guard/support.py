@@ -37,7 +37,10 @@ _TRIED = 5  # passages
 
 _NEGATION = re.compile(r"\b(?:not|no|never|cannot|none|neither|nor|without|nobody|nothing|\w+n['’]t)\b", re.IGNORECASE)
 _EMPTY = frozenset(stem(w) for w in ("answer", "question", "text", "follows", "according", "passage"))
-_POLITE = frozenset(stem(w) for w in ["sure", "certainly", "yes", "okay", "hello", "hi", "thanks", "welcome", "great", "glad", "happy", "help"])
+_POLITE = frozenset(
+    stem(w)
+    for w in ["sure", "certainly", "yes", "okay", "hello", "hi", "thanks", "welcome", "great", "glad", "happy", "help"]
+)
 _FURNITURE = re.compile(r"\[\d+\]|^\s*(?:[-*•]|\d{1,2}[.)])\s+|[*_`#]")
 _NAME = re.compile(r"(?<![.!?:] )(?<!^)\b[A-Z][\w&’'-]*|^[A-Z][A-Z\d&-]+\b|^[A-Z]\w+(?=\s[A-Z][a-z])")
 
@@ -107,7 +110,8 @@ class SupportCheck:
             if not conflicts(text, claim, source, context) and await self._close(text, context, LIKE):
                 return Support(sentence, True, round((1 + share) / 2, 3), index, context)
         nearest = order[0] if order and shares[order[0]] > 0 else None
-        return Support(sentence, False, 0.0 if nearest is None else round(shares[nearest] / 2, 3), nearest)
+        score = 0.0 if nearest is None else min(round(shares[nearest] / 2, 3), 0.499)
+        return Support(sentence, False, score, nearest)
 
     async def _close(self, text: str, window: str, least: float = COSINE) -> bool:
         vectors = await self._embed([text, window])
@@ -136,13 +140,21 @@ class _Source:
         best = sorted(range(len(shared)), key=lambda i: -shared[i])[:_CONTEXT]
         return " ".join(self.sentences[i] for i in sorted(best) if 2 * shared[i] >= shared[best[0]])
 
+    def same(self, claim: _Claim) -> str:
+        """The sentence that says a claim in its own words, if there is one: nearly all of them stand in it."""
+        best = max(range(len(self.held)), key=lambda i: len(claim.words & self.held[i]))
+        return self.sentences[best] if len(claim.words & self.held[best]) >= WORDS * len(claim.words) else ""
+
 
 def conflicts(text: str, claim: _Claim, source: _Source, context: str) -> bool:
-    """Whether a sentence has a number or name that the source has not, or a negation or the opposite of a word that its
-    nearest sentences have not."""
+    """Whether a sentence has a number or name that the source has not, a negation or the opposite of a word that its
+    nearest sentences have not, or lacks the negation of the sentence that it repeats."""
     if not (claim.numbers <= source.numbers and claim.names <= source.said):
         return True
-    if _NEGATION.search(text) and not _NEGATION.search(context):
+    negated = bool(_NEGATION.search(text))
+    if negated and not _NEGATION.search(context):
+        return True
+    if not negated and _NEGATION.search(source.same(claim)):
         return True
     held = {stem(word) for word in words(context)}
     return any(word not in held and opposites(word) & held for word in map(stem, words(text)))

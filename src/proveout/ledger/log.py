@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
@@ -48,9 +48,11 @@ class Filter:
 class Log:
     """The logs of all workspaces, each read within a scope of it."""
 
-    def __init__(self, store: Store, keys: LogKeys) -> None:
+    def __init__(self, store: Store, keys: LogKeys, *, witnessed: bool = False) -> None:
+        """`witnessed`: there are witnesses, and a receipt is worth waiting for one of them."""
         self._store = store
         self._keys = keys
+        self._witnessed = witnessed
 
     async def key(self, scope: Scope) -> str:
         """The public key of the workspace's log, as C2SP writes verifier keys."""
@@ -60,7 +62,15 @@ class Log:
     async def checkpoint(self, scope: Scope) -> bytes:
         """The newest signed checkpoint. Raises NotFound while the log is empty."""
         async with self._store.within(scope) as session:
-            return (await _checkpoint(session))[0]
+            return bytes((await _checkpoint(session))["note"])
+
+    async def witnessed(self, scope: Scope) -> bytes:
+        """The newest checkpoint that a witness has cosigned. Raises NotFound while there is none."""
+        async with self._store.within(scope) as session:
+            note = (await _checkpoint(session))["witnessed_note"]
+        if note is None:
+            raise NotFound("No witness has cosigned this log yet.")
+        return bytes(note)
 
     async def tile(self, scope: Scope, tile: TileId) -> bytes:
         """A tile of hashes or a bundle of entries, full or partial. Raises NotFound."""
@@ -79,32 +89,43 @@ class Log:
     async def proof(self, scope: Scope, request: str, kind: Kind = Kind.REQUEST_ENDED) -> Proof:
         """The proof for an event of a request; waits up to 2 s for the checkpoint that covers it.
 
+        Where there are witnesses, the checkpoint is one that was cosigned. It is the plain newest one when no witness
+        has covered the event 2 s after it happened: they are away, and waiting longer is in vain.
+
         Raises NotFound for a request that is not this workspace's or has not ended, Unavailable when it takes longer.
         """
         deadline = asyncio.get_running_loop().time() + _WAIT_SECONDS
         while True:
+            late = asyncio.get_running_loop().time() > deadline
             async with self._store.within(scope) as session:
                 rows = await session.fetch("log.of_request", request=request)
                 event = next((row for row in rows if row["kind"] == kind), None)
                 if event is None:
                     raise NotFound(f"There is no request {request}, or it has not ended yet.")
                 if event["position"] is not None:
-                    return await _proof(session, scope.workspace, event)
-            if asyncio.get_running_loop().time() > deadline:
+                    checkpoint = await _checkpoint(session)
+                    covered = (checkpoint["witnessed_size"] or 0) > event["position"]
+                    if covered or late or not self._witnessed or _is_old(event["at"]):
+                        note = checkpoint["witnessed_note"] if covered else checkpoint["note"]
+                        return await _proof(session, scope.workspace, event, bytes(note))
+            if late:
                 raise Unavailable("The log has not taken this request in yet: is a worker running? Try again.")
             await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _checkpoint(session: Session) -> tuple[bytes, Checkpoint]:
+def _is_old(at: datetime) -> bool:
+    return datetime.now(UTC) - at > timedelta(seconds=_WAIT_SECONDS)
+
+
+async def _checkpoint(session: Session) -> Row:
     row = await session.row("log.checkpoint")
     if row is None:
         raise NotFound("The log is empty: its first checkpoint is signed within a second of its first record.")
-    note = bytes(row["note"])
-    return note, Checkpoint.parse(split_note(note)[0])
+    return row
 
 
-async def _proof(session: Session, workspace: str, event: Row) -> Proof:
-    note, checkpoint = await _checkpoint(session)
+async def _proof(session: Session, workspace: str, event: Row, note: bytes) -> Proof:
+    checkpoint = Checkpoint.parse(split_note(note)[0])
     spans = inclusion_spans(event["position"], checkpoint.size)
     read = await read_tiles(session, list(tiles_for(spans, checkpoint.size)))
     proof = tuple(hashes(read, spans, checkpoint.size))

@@ -90,16 +90,27 @@ def sign_checkpoint(key: SigningKey, size: int, root: bytes) -> bytes:
 
 
 def add_cosignatures(note: bytes, lines: bytes, witness: VerifierKey) -> bytes:
-    """The checkpoint with those of a witness's answer that are valid. Raises Rejected if none is."""
-    text, signatures = split_note(text_of(note) + b"\n" + lines)
-    good = b""
-    for line, (name, key_id, signature, _) in zip(lines.splitlines(keepends=True), signatures, strict=True):
-        if (name, key_id) == (witness.name, witness.id):
-            witness.verify(text, signature)
-            good += line
-    if witness.kind != COSIGNATURE or not good:
+    """The checkpoint with the cosignature in a witness's answer, in place of a former one. Raises Rejected."""
+    text, signed = text_of(note), text_of(note) + b"\n" + lines
+    _, answered = _signatures(signed, witness)
+    if witness.kind != COSIGNATURE or not answered or text_of(signed) != text:
         raise Rejected(f"the answer holds no cosignature of {witness.name}")
-    return note + good
+    for _, signature in answered:
+        witness.verify(text, signature)
+    others, _ = _signatures(note, witness)
+    return text + b"\n" + b"".join(others) + answered[-1][0]
+
+
+def _signatures(note: bytes, key: VerifierKey) -> tuple[list[bytes], list[tuple[bytes, bytes]]]:
+    """The signature lines of a note that are by others than the key, and those by it with the signatures' bytes."""
+    others, its = list[bytes](), list[tuple[bytes, bytes]]()
+    for name, key_id, signature, offset in split_note(note)[1]:
+        line = note[offset : note.index(b"\n", offset) + 1]
+        if (name, key_id) == (key.name, key.id):
+            its.append((line, signature))
+        else:
+            others.append(line)
+    return others, its
 
 
 def text_of(note: bytes) -> bytes:

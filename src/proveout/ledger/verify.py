@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import base64
 import binascii
+import contextlib
 import hashlib
 import json
 import re
@@ -620,7 +621,7 @@ def follow(fetch: Fetch, policy: Policy, memory: Memory) -> tuple[Checkpoint, di
 
     If it does not, the whole log is compared with the memory, which stays as it was.
     """
-    note, read = fetch("checkpoint"), tile_reader(fetch)
+    note, read = head(fetch, policy), tile_reader(fetch)
     checkpoint, seen = policy.open(note)
     old = memory.checkpoint(policy) or Checkpoint(checkpoint.origin, 0, EMPTY_ROOT)
     frontier, replay = Frontier.load(memory.read, old.size), Replay(read, memory.read, old.size)
@@ -655,6 +656,17 @@ def fetch_from(place: str) -> Fetch:
             return body
 
     return fetch
+
+
+def head(fetch: Fetch, policy: Policy) -> bytes:
+    """The newest checkpoint; where witnesses must have signed, the newest that one has, if the log keeps it apart.
+
+    A log that grows many times a second has mostly a newest one that no witness had the time to sign.
+    """
+    if policy.quorum:
+        with contextlib.suppress(OSError):
+            return fetch("witnessed")
+    return fetch("checkpoint")
 
 
 def tile_reader(fetch: Fetch) -> TileReader:
@@ -700,7 +712,7 @@ def _log(args: argparse.Namespace, policy: Policy) -> tuple[Checkpoint, dict[str
     fetch, memory, findings = fetch_from(args.log), Memory(Path(args.memory or ".")), list[Finding]()
     known = memory.checkpoint(policy) if args.memory else None
     remembered = [policy.open(Path(file).read_bytes())[0] for file in args.remembered] + ([known] if known else [])
-    note, seen = fetch("checkpoint"), dict[str, int]()
+    note, seen = head(fetch, policy), dict[str, int]()
     try:
         checkpoint, seen = policy.open(note)
     except Rejected as error:  # go on all the same: what is wrong may yet be found where it is

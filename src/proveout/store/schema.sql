@@ -317,7 +317,17 @@ create table checkpoints (
     workspace text primary key,
     size bigint not null,
     note bytea not null, -- signed, and cosigned as far as witnesses have answered
-    signed timestamptz not null default now()
+    signed timestamptz not null default now(),
+    witnessed_size bigint, -- of the newest that a witness has cosigned, while the log grows on
+    witnessed_note bytea
+);
+
+-- How far each witness has come, so that it can be given the proof that it needs next.
+create table witnesses (
+    workspace text not null,
+    name text not null,
+    size bigint not null,
+    primary key (workspace, name)
 );
 
 -- Golden questions asked of a release; results hold questions and answers.
@@ -419,14 +429,14 @@ begin
     foreach name in array array['sealing_keys', 'bundles', 'knowledge', 'versions', 'chunks', 'snapshots', 'members',
                                 'segments', 'postings', 'uploads',
                                 'intents', 'completions', 'payloads',
-                                'events', 'tiles', 'checkpoints',
+                                'events', 'tiles', 'checkpoints', 'witnesses',
                                 'evaluations', 'evaluation_cases'] loop
         execute format('alter table %I enable row level security', name);
         execute format('alter table %I force row level security', name);
     end loop;
     -- the whole workspace, for rows that hold no document's text
     foreach name in array array['knowledge', 'snapshots', 'members', 'segments', 'postings', 'intents', 'completions',
-                                'payloads', 'events', 'tiles', 'checkpoints'] loop
+                                'payloads', 'events', 'tiles', 'checkpoints', 'witnesses'] loop
         execute format('create policy of_workspace on %I for select
             using (workspace = (select scope_workspace()))', name);
     end loop;
@@ -436,7 +446,7 @@ begin
     end loop;
     -- written by background work, within its workspace
     foreach name in array array['knowledge', 'versions', 'chunks', 'snapshots', 'members', 'segments', 'postings',
-                                'events', 'tiles', 'checkpoints'] loop
+                                'events', 'tiles', 'checkpoints', 'witnesses'] loop
         execute format('create policy by_system on %I for all
             using (workspace = (select scope_workspace()) and (select scope_unrestricted()))', name);
     end loop;

@@ -65,6 +65,7 @@ def test_the_embedding_has_a_veto() -> None:
         ("Leeds staff enjoy 26 days of annual leave.", False),
         ("Paris staff enjoy 25 days of annual leave, we hear of Paris.", False),
         ("Staff in Leeds do not enjoy annual leave.", False),
+        ("Unused days are paid out.", False),
         ("The People team disapproves requests before the end of March.", False),
         ("Free lunch and generous sabbaticals are common perks.", False),
     ],

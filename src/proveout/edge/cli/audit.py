@@ -6,6 +6,8 @@ import asyncio
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,10 +28,12 @@ from proveout.ledger.verify import (
     Receipt,
     Rejected,
     Replay,
+    TileId,
     TileReader,
     VerifierKey,
     fetch_from,
     follow,
+    head,
     split_note,
     tile_reader,
     tiles_of,
@@ -60,7 +64,7 @@ def verify(
     fetch, found = (fetch_from(str(file)), key or "") if file is not None else _server(key)
     policy = _policy(found, witness)
     findings: list[Finding] = []
-    note = _fetched(fetch, "checkpoint")
+    note = _head(fetch, policy)
     try:
         checkpoint = policy.open(note)[0]
     except Rejected as error:  # go on: what is wrong may yet be found where it is
@@ -131,10 +135,12 @@ def export(
 ) -> None:
     """Copy the log into a folder of static files, which any client of C2SP's tlog-tiles reads."""
     fetch, _ = _server(None)
-    note = _fetched(fetch, "checkpoint")
-    size = Checkpoint.parse(split_note(note)[0]).size
+    notes = {"checkpoint": _head(fetch, None)}
+    with suppress(OSError):
+        notes["witnessed"] = fetch("witnessed")
+    sizes = [Checkpoint.parse(split_note(note)[0]).size for note in notes.values()]
     read = tile_reader(fetch)
-    wanted = [tile for level in (ENTRIES, *range((size.bit_length() + 7) // 8)) for tile in tiles_of(level, size)]
+    wanted = list(dict.fromkeys(tile for size in sizes for tile in _all_tiles(size)))
     with output.progress_bar() as progress:
         for done, tile in enumerate(wanted):
             path = folder / tile.path
@@ -142,7 +148,9 @@ def export(
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(_read(read, tile))
             progress(done + 1, len(wanted), "tiles")
-    (folder / "checkpoint").write_bytes(note)
+    for name, note in notes.items():
+        (folder / name).write_bytes(note)
+    size = sizes[0]
     output.document({"folder": str(folder), "size": size}) if json else output.say(f"{size} entries in {folder}")
 
 
@@ -209,11 +217,17 @@ def _server(key: str | None) -> tuple[Fetch, str]:
     return fetch, key or about["key"]
 
 
-def _fetched(fetch: Fetch, path: str) -> bytes:
+def _head(fetch: Fetch, policy: Policy | None) -> bytes:
+    """The newest checkpoint, of those that satisfy the policy's witnesses where there is one."""
     try:
-        return fetch(path)
+        return fetch("checkpoint") if policy is None else head(fetch, policy)
     except OSError as error:
-        raise Unavailable(f"The log's {path} cannot be read ({error}).") from error
+        raise Unavailable(f"The log's checkpoint cannot be read ({error}).") from error
+
+
+def _all_tiles(size: int) -> Iterator[TileId]:
+    for level in (ENTRIES, *range((size.bit_length() + 7) // 8)):
+        yield from tiles_of(level, size)
 
 
 def _read(read: TileReader, tile: Any) -> bytes:

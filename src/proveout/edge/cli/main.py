@@ -6,7 +6,20 @@ import sys
 
 import typer
 
-from proveout.edge.cli import audit, costs, doctor, erase, evaluate, keys, knowledge, migrate, releases, serve
+from proveout.edge.cli import (
+    audit,
+    costs,
+    doctor,
+    erase,
+    evaluate,
+    init,
+    keys,
+    knowledge,
+    migrate,
+    releases,
+    serve,
+    witness,
+)
 from proveout.edge.cli.client import Refused
 from proveout.errors import InvalidInput, ProveoutError, StartRefused
 
@@ -19,11 +32,13 @@ app = typer.Typer(
 )
 app.command()(serve.up)
 app.command()(serve.login)
+app.command()(init.init)
 app.command()(releases.check)
 app.command()(doctor.doctor)
 app.command()(costs.costs)
 app.command()(erase.erase)
 app.command()(migrate.migrate)
+app.command()(witness.witness)
 app.add_typer(releases.app, name="release", help="Create and look at releases.")
 app.add_typer(knowledge.app, name="knowledge", help="Search knowledge and look at its snapshots.")
 app.add_typer(evaluate.app, name="eval", help="Ask a release its golden questions.")

@@ -29,7 +29,7 @@ _FOREVER = "public, max-age=31536000, immutable"
 
 
 async def ledger(request: Request) -> Response:
-    """`GET /ledger/{workspace}/…`: `checkpoint`, `key`, and the tiles of the workspace's log."""
+    """`GET /ledger/{workspace}/…`: `checkpoint`, the newest `witnessed` one, `key`, and the log's tiles."""
     try:
         scope = _auditor(request)
         return await _file(request, scope, request.path_params["path"])
@@ -39,8 +39,8 @@ async def ledger(request: Request) -> Response:
 
 async def _file(request: Request, scope: Scope, path: str) -> Response:
     log = gateway(request).log
-    if path == "checkpoint":
-        note = await log.checkpoint(scope)
+    if path in ("checkpoint", "witnessed"):
+        note = await (log.checkpoint(scope) if path == "checkpoint" else log.witnessed(scope))
         return Response(note, media_type="text/plain; charset=utf-8", headers={"cache-control": "no-cache"})
     if path == "key":
         return PlainTextResponse(await log.key(scope) + "\n")
@@ -64,7 +64,9 @@ def _auditor(request: Request) -> Scope:
 def _tile(path: str) -> TileId:
     found = _TILE.fullmatch(path)
     if found is None:
-        raise NotFound("A log consists of `checkpoint`, `key` and `tile/LEVEL/N[.p/WIDTH]` (c2sp.org/tlog-tiles).")
+        raise NotFound(
+            "A log consists of `checkpoint`, `witnessed`, `key` and `tile/LEVEL/N[.p/WIDTH]` (c2sp.org/tlog-tiles)."
+        )
     level = ENTRIES if found["level"] == "entries" else int(found["level"])
     n = int(found["n"].replace("x", "").replace("/", ""))
     tile = TileId(level, n, int(found["width"] or WIDTH))

@@ -37,7 +37,27 @@ on conflict (workspace, level, n) do update set content = excluded.content;
 
 -- name: log.checkpoint (scoped)
 -- The newest signed checkpoint of the workspace's log.
-select size, note, signed from checkpoints where workspace = (select scope_workspace());
+select size, note, signed, witnessed_size, witnessed_note from checkpoints
+where workspace = (select scope_workspace());
+
+-- name: log.checkpoint_held (scoped)
+-- The same, for this transaction alone to change.
+select witnessed_size, witnessed_note from checkpoints where workspace = (select scope_workspace()) for update;
+
+-- name: log.cosign (scoped)
+-- A checkpoint as witnesses have cosigned it: the newest that they have, and the newest of all if it still is.
+update checkpoints set note = case when size = %(size)s then %(note)s else note end,
+                       witnessed_size = %(size)s, witnessed_note = %(note)s
+where workspace = (select scope_workspace()) and coalesce(witnessed_size, 0) <= %(size)s;
+
+-- name: witnesses.sizes (scoped)
+-- The size of the checkpoint that each witness cosigned last.
+select name, size from witnesses where workspace = (select scope_workspace());
+
+-- name: witnesses.saw (scoped)
+-- A witness has cosigned a checkpoint of this size.
+insert into witnesses (workspace, name, size) values ((select scope_workspace()), %(name)s, %(size)s)
+on conflict (workspace, name) do update set size = excluded.size;
 
 -- name: log.sign (scoped)
 -- A newer checkpoint.
