@@ -81,7 +81,7 @@ def test_batches_hold_every_text_once_and_stay_small(lengths: list[int]) -> None
 def test_inference_leaves_the_memory_of_others_alone(encoder: Encoder) -> None:
     """A tensor that shares an array which is gone would be written into whatever has its place now."""
     draw = np.random.default_rng(0)
-    words = ["leave", "annual", "days", "holiday", "request", "team", "manager", "approve", "expense", "hotel", "travel", "the", "a", "of", "in", "to"]
+    words = ["leave", "annual", "holiday", "request", "team", "expense", "hotel", "travel", "the", "a", "of", "in"]
     for _ in range(120):
         texts = [" ".join(draw.choice(words, draw.integers(3, 40))) for _ in range(draw.integers(1, 22))]
         others = [np.arange(length) for length in (20, 20, 20, 1, 2, 3, 5, 8, 13, 27, 60, 100, 200)]
