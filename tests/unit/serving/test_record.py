@@ -1,6 +1,6 @@
 import asyncio
 from typing import Any
-from unittest.mock import MagicMock
+from unittest.mock import AsyncMock, MagicMock
 
 from proveout.domain import Key, Message, ModelUse, Outcome, Principal, Usage
 from proveout.serving.call import Answer, Asked, Call
@@ -22,7 +22,7 @@ def test_a_client_that_leaves_while_its_end_is_being_recorded_leaves_one_complet
             written.append(entry.outcome)
 
         rooms = MagicMock()
-        rooms.payloads.seal, rooms.journal.write = seal, write
+        rooms.payloads.seal, rooms.payloads.subject, rooms.journal.write = seal, AsyncMock(return_value="s"), write
         caller = Principal(Key("k", "k", "default", "user"), frozenset())
         asked = Asked("echo", (Message("user", "?"),))
         call = Call("req_1", caller, asked, streamed=True, models=(ModelUse("echo", "sha256:0"),))
