@@ -190,14 +190,14 @@ def test_a_broken_stream_never_looks_whole(
 
 
 def test_an_answer_cut_at_its_limit_says_so(browser: Browser, http: APIRequestContext, server: Server) -> None:
-    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}], "proveout": {"grounded": True}}
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}], "proveout": {"grounded": False}}
     stream = chunks(BEGUN, end) + "data: [DONE]\n\n"
     page, errors = open_console(browser, login_link(http, server))
     page.route("**/v1/chat/completions", lambda route: route.fulfill(content_type="text/event-stream", body=stream))
     page.get_by_label("Question", exact=True).fill(QUESTION)
     page.get_by_role("button", name="Ask").click()
     expect(page.locator(".turn").get_by_role("alert")).to_contain_text("Cut short.")
-    expect(page.locator(".print")).to_contain_text("Groundedyes")
+    expect(page.locator(".print")).to_contain_text("Groundedno")
     assert errors == []
     page.context.close()
 

@@ -176,3 +176,16 @@ def test_nonsense_is_rejected_and_nothing_else(nonsense: bytes) -> None:
             verify.check_opening(body, body)
         tile = verify.TileId(verify.ENTRIES, 0, 256)
         assert verify.split_bundle(body, tile)[2] is not None
+
+
+def test_where_witnesses_must_have_signed_the_newest_that_they_saw_is_read(tmp_path: Path) -> None:
+    log = Log()
+    log.files["witnessed"] = log.append(entries(3))
+    log.append(entries(4, 3), seen=False)  # nobody had the time for this one
+    assert verify.head(log.fetch, verify.Policy(LOG.verifier)) == log.past[1]
+    assert verify.head(log.fetch, POLICY) == log.past[0]
+    checkpoint, _, findings = verify.follow(log.fetch, POLICY, verify.Memory(tmp_path))
+    assert (checkpoint.size, findings) == (3, [])
+    del log.files["witnessed"]
+    with pytest.raises(verify.Rejected, match="seen by 0 witnesses"):
+        verify.follow(log.fetch, POLICY, verify.Memory(tmp_path))
