@@ -20,7 +20,7 @@ from proveout.evals.runner import RunEvaluation
 from proveout.jobs.runtime import Job, Jobs
 from proveout.ledger.cosign import Cosigner
 from proveout.ledger.erase import Erase
-from proveout.ledger.integrate import Integrator, LogKeys
+from proveout.ledger.integrate import BATCH, Integrator, LogKeys
 from proveout.ledger.journal import Journal
 from proveout.ledger.log import Log
 from proveout.ledger.payloads import Payloads
@@ -230,8 +230,11 @@ async def _integrate(store: Store, integrator: Integrator, signed: asyncio.Event
     while True:
         try:
             for workspace in await _workspaces(store):
-                while await integrator.integrate(Scope.system(workspace, "ledger")):
-                    signed.set()
+                taken = BATCH
+                while taken == BATCH:  # fewer: what has come since may wait for the next turn, with what comes then
+                    taken = await integrator.integrate(Scope.system(workspace, "ledger"))
+                    if taken:
+                        signed.set()
         except ProveoutError as error:
             log.warning("events not taken into the log: %s", error.message)
         await asyncio.sleep(_INTEGRATE_SECONDS)

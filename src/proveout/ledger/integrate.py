@@ -17,7 +17,7 @@ from proveout.ledger import leaf
 from proveout.ledger.note import SigningKey, sign_checkpoint
 from proveout.ledger.tree import Tree
 from proveout.ledger.verify import ENTRIES, Checkpoint, TileId, TileReader, split_note, tile_of
-from proveout.store.pool import Row, Session, Store
+from proveout.store.pool import Row, Session, Store, as_json
 from proveout.store.sealing import Keyring
 
 BATCH = 5_000
@@ -56,17 +56,10 @@ class Integrator:
             placed = await asyncio.to_thread(_commit, events, scope.workspace)  # hashing beside the loop
             tree = await _tree(session)
             first = tree.size
-            tiles = tree.append([entry for entry, _, _, _ in placed])
+            tiles = tree.append([entry for entry, _ in placed])
             for tile, content in tiles.items():
                 await session.run("log.store_tile", level=tile.level, n=tile.n, content=content)
-            await session.run(
-                "log.place",
-                ids=[event["id"] for event in events],
-                positions=list(range(first, tree.size)),
-                records=[record for _, record, _, _ in placed],
-                salts=[salt for _, _, salt, _ in placed],
-                commitments=[commitment for _, _, _, commitment in placed],
-            )
+            await session.run("log.place", first=first, placed=as_json([place for _, place in placed]))
             await session.run("log.sign", size=tree.size, note=sign_checkpoint(key, tree.size, tree.root))
             return len(events)
 
@@ -104,14 +97,15 @@ def prefix(content: bytes, tile: TileId) -> bytes:
     return content[:end]
 
 
-def _commit(events: list[Any], workspace: str) -> list[tuple[bytes, str, bytes, str]]:
-    """For each event its entry, the record and the salt that the entry commits to, and the commitment."""
+def _commit(events: list[Any], workspace: str) -> list[tuple[bytes, dict[str, Any]]]:
+    """For each event its entry, and what is kept of it: the record and the salt that the entry commits to."""
     placed = []
     for event in events:
-        record, salt = record_of(event), leaf.new_salt()
-        commitment = leaf.commit(record, salt)
+        record, salt = leaf.canonical(record_of(event)), leaf.new_salt()
+        commitment = leaf.commitment(record, salt)
         entry = leaf.entry(event["kind"], workspace, event["at"], commitment)
-        placed.append((entry, leaf.canonical(record).decode(), salt, commitment))
+        kept = {"id": event["id"], "record": record.decode(), "salt": salt, "commitment": commitment}
+        placed.append((entry, kept))
     return placed
 
 

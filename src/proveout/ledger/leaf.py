@@ -39,17 +39,22 @@ def canonical(record: Mapping[str, Any]) -> bytes:
 
 def commit(record: Mapping[str, Any], salt: bytes) -> str:
     """`SHA-256(salt ‖ JCS(record))`, base64. Raises InvalidInput."""
+    return commitment(canonical(record), salt)
+
+
+def commitment(record: bytes, salt: bytes) -> str:
+    """As `commit`, of a record that is canonical already."""
     if len(salt) != SALT:
         raise InvalidInput(f"A salt has {SALT} bytes.")
-    return base64.b64encode(hashlib.sha256(salt + canonical(record)).digest()).decode()
+    return base64.b64encode(hashlib.sha256(salt + record).digest()).decode()
 
 
-def entry(kind: str, workspace: str, when: datetime, commitment: str) -> bytes:
+def entry(kind: str, workspace: str, when: datetime, commits_to: str) -> bytes:
     """What becomes a leaf: canonical JSON. `kind` is `source:subject:action`. Raises InvalidInput."""
     if not _KIND.fullmatch(kind) or when.utcoffset() is None:
         raise InvalidInput(f"A record needs a kind like `request:chat:completed` and a time with its zone: {kind!r}.")
     moment = when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    facts = {"commitment": commitment, "kind": kind, "schema": SCHEMA, "time": moment, "workspace": workspace}
+    facts = {"commitment": commits_to, "kind": kind, "schema": SCHEMA, "time": moment, "workspace": workspace}
     return canonical(facts)
 
 

@@ -274,6 +274,9 @@ create table completions (
     ended timestamptz not null
 );
 
+-- Few, and looked for with every batch: without it a young table is read whole each time.
+create index completions_unknown on completions (request) where outcome = 'unknown';
+
 -- What was asked and answered, sealed under the subject's key.
 create table payloads (
     request text primary key references completions,

@@ -18,10 +18,11 @@ where e.workspace = (select scope_workspace()) and e.position is null
 order by e.id limit %(limit)s;
 
 -- name: log.place (scoped)
--- Gives events their places, what they commit to and their salts.
-update events e set position = p.position, record = p.record, salt = p.salt, commitment = p.commitment
-from unnest(%(ids)s::bigint[], %(positions)s::bigint[], %(records)s::text[], %(salts)s::bytea[],
-            %(commitments)s::text[]) as p(id, position, record, salt, commitment)
+-- Gives events their places from `first` on, what they commit to and their salts.
+update events e set position = %(first)s::bigint + p.place - 1, record = p.record, salt = decode(p.salt, 'base64'),
+       commitment = p.commitment
+from rows from (jsonb_to_recordset(%(placed)s) as (id bigint, record text, salt text, commitment text))
+     with ordinality as p(id, record, salt, commitment, place)
 where e.id = p.id;
 
 -- name: log.tiles (scoped)
