@@ -13,7 +13,7 @@ from proveout.errors import NotFound
 from proveout.ledger.integrate import Integrator, LogKeys
 from proveout.ledger.journal import Completion, Intent, Journal, new_request_id, now
 from proveout.ledger.log import Log
-from proveout.ledger.verify import Policy, Receipt, Replay, TileId, VerifierKey, check_opening
+from proveout.ledger.verify import Policy, Receipt, Replay, TileId, VerifierKey, check_opening, tiles_of
 from proveout.store.events import Kind, note
 from proveout.store.pool import Store
 from proveout.store.sealing import Keyring
@@ -53,13 +53,12 @@ class World:
         policy = Policy(await self.key())
         checkpoint, _ = policy.open(await self.log.checkpoint(CALLER))
         tiles: dict[TileId, bytes] = {}
-        wanted = [TileId(level, n, 256) for level in (-1, 0, 1) for n in range(12)]
-        for tile in wanted:
-            for width in range(256, 0, -1):
-                try:
-                    tiles[tile._replace(width=width)] = await self.log.tile(CALLER, tile._replace(width=width))
-                except NotFound:
-                    break
+        for level in (-1, 0, 1):
+            for tile in tiles_of(level, checkpoint.size):
+                tiles[tile] = await self.log.tile(CALLER, tile)
+                if tile.width < 256:
+                    with pytest.raises(NotFound):  # it is not there before it is full
+                        await self.log.tile(CALLER, tile._replace(width=256))
 
         def read(tile: TileId) -> bytes:
             return tiles[tile]

@@ -16,7 +16,7 @@ from proveout.domain import Scope
 from proveout.ledger import leaf
 from proveout.ledger.note import SigningKey, sign_checkpoint
 from proveout.ledger.tree import Tree
-from proveout.ledger.verify import ENTRIES, Checkpoint, TileId, TileReader, split_note, tile_of
+from proveout.ledger.verify import ENTRIES, Checkpoint, TileId, TileReader, extent, split_note, tile_of
 from proveout.store.pool import Row, Session, Store, as_json
 from proveout.store.sealing import Keyring
 
@@ -80,21 +80,13 @@ async def read_tiles(session: Session, wanted: list[TileId]) -> TileReader:
     found = {(row["level"], row["n"]): bytes(row["content"]) for row in rows}
 
     def read(tile: TileId) -> bytes:
-        if (tile.level, tile.n) not in found:
+        content = found.get((tile.level, tile.n), b"")
+        end = extent(content, tile)
+        if end > len(content):  # a tile that is not as wide yet is not there: what is given once must stay so
             raise FileNotFoundError(tile.path)
-        return prefix(found[tile.level, tile.n], tile)
+        return content[:end]
 
     return read
-
-
-def prefix(content: bytes, tile: TileId) -> bytes:
-    """The tile as it was when it had `width` hashes or entries, of a stored one that may have grown since."""
-    if tile.level != ENTRIES:
-        return content[: tile.width * 32]
-    end = 0
-    for _ in range(tile.width):
-        end += 2 + int.from_bytes(content[end : end + 2], "big")
-    return content[:end]
 
 
 def _commit(events: list[Any], workspace: str) -> list[tuple[bytes, dict[str, Any]]]:

@@ -678,14 +678,20 @@ def tile_reader(fetch: Fetch) -> TileReader:
         except OSError:
             if tile.width == WIDTH:
                 raise
-        data, end = fetch(tile._replace(width=WIDTH).path), tile.width * HASH
-        if tile.level == ENTRIES:
-            end = 0
-            for _ in range(tile.width):
-                end += 2 + int.from_bytes(data[end : end + 2], "big")
-        return data[:end]
+        data = fetch(tile._replace(width=WIDTH).path)
+        return data[: extent(data, tile)]
 
     return read
+
+
+def extent(data: bytes, tile: TileId) -> int:
+    """How many bytes the tile has, of one that may be wider; more than there are where it is narrower."""
+    if tile.level != ENTRIES:
+        return tile.width * HASH
+    end = 0
+    for _ in range(tile.width):
+        end += 2 + int.from_bytes(data[end : end + 2], "big")
+    return end
 
 
 def _checkpoint(args: argparse.Namespace, policy: Policy) -> tuple[Checkpoint, dict[str, int], list[Finding]]:
