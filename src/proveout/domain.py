@@ -28,15 +28,19 @@ class Right(StrEnum):
 
     APPS_ASK = "apps:ask"
     EVALUATIONS_RUN = "evaluations:run"
+    EVIDENCE_ATTEST = "evidence:attest"
     KEYS_MANAGE = "keys:manage"
     KNOWLEDGE_SEARCH = "knowledge:search"
     KNOWLEDGE_WRITE = "knowledge:write"
     MODELS_CALL = "models:call"
+    RELEASES_APPROVE = "releases:approve"
+    RELEASES_BREAK_GLASS = "releases:break-glass"
     RELEASES_CREATE = "releases:create"
     RELEASES_PREVIEW = "releases:preview"
     RELEASES_PROMOTE = "releases:promote"
     RELEASES_READ = "releases:read"
     REQUESTS_READ = "requests:read"
+    REQUESTS_REPLAY = "requests:replay"
     SUBJECTS_ERASE = "subjects:erase"
 
 
@@ -221,6 +225,7 @@ class Release:
     manifest: Manifest
     facts: Mapping[str, object]
     created: datetime
+    author: str = ""  # the key that made it first
 
     @property
     def label(self) -> str:
@@ -228,14 +233,38 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Pilots:
+    """Who gets a candidate first, whatever its weight: a `share` (0 to 1) of these users and groups."""
+
+    users: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """The release that a rollout sends a part of a stage's traffic, `weight` from 0 to 1.
+
+    `salt` makes the draws of one rollout independent of those of every other.
+    """
+
+    release: int
+    weight: float
+    rollout: str
+    salt: str = field(repr=False)
+    pilots: Pilots = Pilots()
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """Which release a stage of an app serves, and since when."""
+    """Which release a stage of an app serves, since when, and which candidate beside it."""
 
     workspace: str
     app: str
     stage: StageName
     stable: int
     since: datetime
+    candidate: Candidate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +276,31 @@ class Directory:
     releases: Mapping[tuple[str, str, int], Release]  # by workspace, app, number
     routes: Mapping[tuple[str, str, StageName], Route]  # by workspace, app, stage
     session_secret: bytes = field(repr=False)
+
+
+Basis = Literal["measured", "attested"]
+Finding = Literal["pass", "fail", "inconclusive"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was found out about exactly one release digest, signed. `kind` is open: `evaluation`, `drill`, `approval`, …
+
+    Measured by this server, or attested by the holder of the key `author`; after `expires` it counts no more.
+    """
+
+    id: str
+    workspace: str
+    app: str
+    digest: str
+    kind: str
+    basis: Basis
+    verdict: Finding
+    author: str
+    facts: Mapping[str, Any]
+    recorded: datetime
+    expires: datetime | None
+    signature: bytes = field(repr=False, default=b"")
 
 
 # -- knowledge ------------------------------------------------------------------------------------

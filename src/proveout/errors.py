@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping, Sequence
 
 
 class ProveoutError(Exception):
@@ -44,6 +45,16 @@ class Conflict(ProveoutError):
     """The present state does not allow this."""
 
     code = "conflict"
+
+
+class GateClosed(Conflict):
+    """The release lacks evidence that its stage demands; `missing` lists what."""
+
+    code = "gate_closed"
+
+    def __init__(self, message: str | None = None, *, missing: Sequence[Mapping[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.missing = tuple(missing)
 
 
 class TooLarge(ProveoutError):

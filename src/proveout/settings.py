@@ -36,13 +36,19 @@ DATABASE = Variable("PROVEOUT_DATABASE", "The Postgres to use, as a DSN. Default
 CONFIG = Variable("PROVEOUT_CONFIG", "The server's config file. Default: ./proveout.yaml, then DATA/proveout.yaml.")
 ENGINE = Variable("PROVEOUT_ENGINE", "The Unix socket of the embedded engine. Default: in the runtime folder.")
 MASTER_KEY = Variable(
-    "PROVEOUT_MASTER_KEY", "The key above all keys of content, base64. Default: the text of DATA/master.key."
+    "PROVEOUT_MASTER_KEY",
+    "The key above all keys of content, base64; an older one may follow, after a space. Default: the text of "
+    "DATA/master.key.",
+)
+MASTER_KEY_COMMAND = Variable(
+    "PROVEOUT_MASTER_KEY_COMMAND",
+    "Instead: a command that prints it, as the client of a key management service does.",
 )
 APPS = Variable("PROVEOUT_APPS", "Apps that must be able to answer before the server is ready, separated by commas.")
 FOLDERS = Variable("PROVEOUT_FOLDERS", "The folders of the apps that `up` was given, separated as in PATH.")
 METRICS = Variable("PROVEOUT_METRICS", "The folder where the processes of one server share what they count.")
 SERVE = Variable("PROVEOUT_SERVE", "The roles of local models that are started, separated by commas.", "chat,embed")
-VARIABLES = (URL, KEY, DATA, DATABASE, CONFIG, ENGINE, MASTER_KEY, APPS, FOLDERS, METRICS, SERVE)
+VARIABLES = (URL, KEY, DATA, DATABASE, CONFIG, ENGINE, MASTER_KEY, MASTER_KEY_COMMAND, APPS, FOLDERS, METRICS, SERVE)
 
 
 class _Strict(BaseModel):
@@ -235,6 +241,19 @@ class _Ledger(_Strict):
         return witnesses
 
 
+Days = Annotated[str, Field(pattern=r"^(never|[1-9]\d{0,4}d)$")]
+
+
+class _Retention(_Strict):
+    payloads: Days = Field(default="30d", description="What was asked and answered: days (`30d`), or `never`.")
+    requests: Days = Field(
+        default="never",
+        description="The records of requests, with their payloads, and what the log's entries of them commit to.",
+    )
+    evaluations: Days = Field(default="never", description="Evaluations and their answers.")
+    events: Days = Field(default="never", description="What the log's other entries commit to.")
+
+
 class ConfigFile(_Strict):
     """The server's config file, `proveout.yaml`."""
 
@@ -255,10 +274,19 @@ class ConfigFile(_Strict):
     )
     capture: Capture | _Captures = Field(
         default="sealed",
-        description="Whether what was asked and answered is kept for 30 days, sealed, for replay and evaluation.",
+        description="Whether what was asked and answered is kept, sealed, for replay and evaluation.",
+    )
+    retention: _Retention = Field(
+        default=_Retention(),
+        description="After how many days each class of records is deleted. The log's entries stay, and holds keep "
+        "what they cover.",
     )
     telemetry: _Telemetry = Field(default=_Telemetry(), description="What is told to those who run the server.")
     ledger: _Ledger = Field(default=_Ledger(), description="The log of everything that happened, for auditors.")
+    stages: str | None = Field(
+        default=None,
+        description="A file that says which evidence each stage demands, in place of the policy that is shipped.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +367,16 @@ class CaptureSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionSettings:
+    """After how many days each class of records is deleted; None: never."""
+
+    payloads: int | None = 30
+    requests: int | None = None
+    evaluations: int | None = None
+    events: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WitnessSettings:
     """A witness of the log: its key, as C2SP writes verifier keys, and where it answers."""
 
@@ -364,7 +402,9 @@ class Settings:
     data: Path
     database: str | None = field(repr=False)
     engine: Path | None
+    config: Path | None
     master_key: str | None = field(repr=False)
+    master_key_command: str | None
     apps: tuple[str, ...]
     folders: tuple[Path, ...]
     providers: tuple[ProviderSettings, ...]
@@ -374,8 +414,10 @@ class Settings:
     serve: tuple[Role, ...]
     default: str | None
     capture: CaptureSettings
+    retention: RetentionSettings
     telemetry: TelemetrySettings
     ledger: LedgerSettings
+    stages: Path | None  # the file of the stage policies, unless it is the shipped one
 
 
 def read(environ: Mapping[str, str] | None = None) -> Settings:
@@ -398,7 +440,9 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         data=data,
         database=get(DATABASE) or None,
         engine=Path(engine) if engine else None,
+        config=path,
         master_key=get(MASTER_KEY) or None,
+        master_key_command=get(MASTER_KEY_COMMAND) or None,
         apps=tuple(name for name in get(APPS).split(",") if name),
         folders=tuple(Path(folder) for folder in get(FOLDERS).split(os.pathsep) if folder),
         providers=tuple(_provider(name, p, env, path) for name, p in config.providers.items()),
@@ -408,9 +452,16 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         serve=_roles(get(SERVE)),
         default=config.default,
         capture=_capture(config.capture),
+        retention=_retention(config.retention),
         telemetry=_telemetry(config.telemetry, env, path, get(METRICS)),
         ledger=_ledger(config.ledger),
+        stages=_beside(path, config.stages),
     )
+
+
+def _beside(config: Path | None, named: str | None) -> Path | None:
+    """A file that the config names, relative to the config."""
+    return None if named is None or config is None else (config.parent / Path(named).expanduser()).absolute()
 
 
 def _config_path(named: str, data: Path) -> Path | None:
@@ -510,6 +561,12 @@ def _telemetry(given: _Telemetry, env: Mapping[str, str], path: Path | None, sha
 
 def _capture(given: Capture | _Captures) -> CaptureSettings:
     return CaptureSettings(given.default, given.apps) if isinstance(given, _Captures) else CaptureSettings(given)
+
+
+def _retention(given: _Retention) -> RetentionSettings:
+    return RetentionSettings(
+        **{name: None if value == "never" else int(value[:-1]) for name, value in given.model_dump().items()}
+    )
 
 
 def _ledger(given: _Ledger) -> LedgerSettings:

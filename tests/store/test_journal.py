@@ -124,10 +124,5 @@ def test_a_payload_opens_only_as_that_of_its_request(dsn: str) -> None:
         assert opened.answer == "a secret answer"
         with pytest.raises(Unsealable):
             unseal(key, sealed, "payload of another")
-        assert await payloads.expire(Scope.system("default", "test")) == 0
-        with psycopg.connect(dsn) as connection:
-            connection.execute("update proveout.payloads set at = now() - interval '31 days'")
-        assert await payloads.expire(SCOPE) == 0  # an ordinary scope deletes nothing
-        assert await payloads.expire(Scope.system("default", "test")) == 1
 
     run(dsn, work)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 
 from proveout.domain import Outcome, Parameters, Scope
 from proveout.ledger import report
-from proveout.ledger.journal import Completion, Intent, Journal
+from proveout.ledger.decision import Check, Decision
+from proveout.ledger.journal import Completion, Filter, Intent, Journal
 from proveout.store.pool import Store
 
 SCOPE = Scope("one", "ann")
@@ -26,7 +28,7 @@ async def record(journal: Journal, number: int, outcome: Outcome | None = Outcom
     begun = SINCE + more.pop("at", timedelta(0))
     purpose, app, key = more.pop("purpose", "request"), more.pop("app", "desk"), more.pop("key", "key_1")
     intent = Intent(request, workspace, key, purpose, "m/first", Parameters(), streamed=False, begun=begun, app=app)
-    await journal.write(intent)
+    await journal.write(replace(intent, release=more.pop("release", None)))
     if outcome is not None:
         used: dict[str, Any] = {"prompt_tokens": 100, "completion_tokens": 10, "total_ms": 50.0, "cost_usd": 0.25}
         used |= {"model": "m/first"} | more
@@ -101,13 +103,23 @@ def test_load_counts_users_requests_in_windows(dsn: str) -> None:
 def test_requests_are_looked_for(dsn: str) -> None:
     async def work(store: Store, journal: Journal) -> None:
         async def numbers(**looked_for: Any) -> set[int]:
-            return {int(row["request"][4:], 16) for row in await journal.newest(SCOPE, 10, **looked_for)}
+            before = looked_for.pop("before", None)
+            found = await journal.newest(SCOPE, 10, Filter(**looked_for), before=before)
+            return {int(row["request"][4:], 16) for row in found}
 
         assert await numbers() == {1, 2, 3, 4, 5, 6}
         assert await numbers(app="desk") == {1, 2, 3, 6}
         assert await numbers(outcome=Outcome.FAILED) == {4}
         assert await numbers(outcome="open") == {6}
         assert await numbers(before=SINCE + DAY) == {1, 2}
+        assert await numbers(since=SINCE + DAY, outcome="open") == {6}
+        assert await numbers(until=SINCE + DAY) == {1, 2}
+        said = Decision("", "", captured=False, verdicts=[Check("groundedness", "block", "no source", 0.1)])
+        await record(journal, 8, release=7, subject="anna", decision=said, at=DAY)
+        for looked_for in ({"release": 7}, {"guard": "groundedness"}, {"subjects": ["anna", "otto"]}):
+            assert await numbers(**looked_for) == {8}
+        for looked_for in ({"release": 8}, {"guard": "secrets"}, {"subjects": ["otto"]}):
+            assert await numbers(**looked_for) == set()
 
     run(dsn, work)
 

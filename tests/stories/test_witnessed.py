@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -26,7 +27,7 @@ from proveout.ledger.tree import Tree
 from proveout.ledger.verify import COSIGNATURE, ENTRIES, Checkpoint, split_bundle, split_note, tiles_of
 from proveout.store.pool import Store
 from proveout.store.postgres import EmbeddedPostgres
-from proveout.store.sealing import MASTER_KEY_FILE, Keyring, read_master_key
+from proveout.store.sealing import MASTER_KEY_FILE, Keyring, read_master_keys
 
 
 @dataclass
@@ -197,7 +198,7 @@ async def rewrite(dsn: str, data: Path) -> tuple[int, bytes]:
     store = Store(dsn, size=1)
     await store.open()
     try:
-        keys = LogKeys(Keyring(read_master_key(None, data / MASTER_KEY_FILE)), "proveout.local")
+        keys = LogKeys(Keyring(partial(read_master_keys, None, None, data / MASTER_KEY_FILE)), "proveout.local")
         async with store.within(Scope.system("default", "test")) as session:
             while True:  # no integrator in between
                 lock = await session.row("log.lock")

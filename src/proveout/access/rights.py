@@ -12,12 +12,28 @@ ROLES: Mapping[str, frozenset[Right]] = {
         {
             Right.APPS_ASK,
             Right.EVALUATIONS_RUN,
+            Right.EVIDENCE_ATTEST,
             Right.KNOWLEDGE_SEARCH,
             Right.RELEASES_CREATE,
             Right.RELEASES_PREVIEW,
             Right.RELEASES_READ,
             Right.REQUESTS_READ,
         }
+    ),
+    "operator": frozenset(
+        {
+            Right.APPS_ASK,
+            Right.EVALUATIONS_RUN,
+            Right.EVIDENCE_ATTEST,
+            Right.RELEASES_PREVIEW,
+            Right.RELEASES_PROMOTE,
+            Right.RELEASES_READ,
+            Right.REQUESTS_READ,
+            Right.REQUESTS_REPLAY,
+        }
+    ),
+    "approver": frozenset(
+        {Right.APPS_ASK, Right.RELEASES_APPROVE, Right.RELEASES_PREVIEW, Right.RELEASES_READ, Right.REQUESTS_READ}
     ),
     "publisher": frozenset({Right.KNOWLEDGE_SEARCH, Right.KNOWLEDGE_WRITE}),
     "user": frozenset({Right.APPS_ASK, Right.KNOWLEDGE_SEARCH}),

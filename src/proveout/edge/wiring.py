@@ -16,7 +16,6 @@ from proveout.engine import weights
 from proveout.engine.catalogue import Catalogue, Provider
 from proveout.engine.local import local_models
 from proveout.errors import ProveoutError, StartRefused
-from proveout.evals.runner import RunEvaluation
 from proveout.jobs.runtime import Job, Jobs
 from proveout.ledger.cosign import Cosigner
 from proveout.ledger.erase import Erase
@@ -24,24 +23,32 @@ from proveout.ledger.integrate import BATCH, Integrator, LogKeys
 from proveout.ledger.journal import Journal
 from proveout.ledger.log import Log
 from proveout.ledger.payloads import Payloads
+from proveout.ledger.retention import expire
+from proveout.ledger.rotate import Rotate
 from proveout.ledger.spool import Spool
 from proveout.releases.create import CreateRelease, Sync
+from proveout.releases.gate import Gate
+from proveout.releases.measure import Evaluate
+from proveout.releases.policy import read_policy
+from proveout.releases.routes import Routes
 from proveout.retrieval.ingest import Ingester
 from proveout.retrieval.remembered import Remembered
 from proveout.retrieval.search import Searcher
 from proveout.retrieval.versions import Versions
+from proveout.serving.assignments import Assignments
 from proveout.serving.call import Rooms
-from proveout.settings import ProviderSettings, Settings, WitnessSettings
+from proveout.settings import ProviderSettings, RetentionSettings, Settings, WitnessSettings
 from proveout.store.configuration import load
 from proveout.store.pool import Store
 from proveout.store.postgres import is_full
-from proveout.store.sealing import MASTER_KEY_FILE, Keyring, read_master_key
+from proveout.store.sealing import MASTER_KEY_FILE, Keyring, read_master_keys
 
 CREATE_RELEASE = "create-release"
 ERASE = "erase"
 EVALUATE = "evaluate"
 PUSH = "push"
 ROLLBACK = "rollback-knowledge"
+ROTATE = "rotate"
 SYNC = "sync"
 
 _REFRESH_SECONDS = 0.5
@@ -99,11 +106,13 @@ class Gateway(Ground):
 
     jobs: Jobs
     log: Log
+    routes: Routes
 
 
 @asynccontextmanager
 async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     """A gateway's rooms, open."""
+    policy = read_policy(settings.stages)
     async with _ground(settings, _GATEWAY_CONNECTIONS) as ground:
         jobs = Jobs(database(settings))
         try:
@@ -117,6 +126,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
                 ground.log_keys,
                 jobs,
                 Log(ground.store, ground.log_keys, witnessed=bool(settings.ledger.witnesses)),
+                Routes(ground.store, Gate(policy, ground.log_keys)),
             )
         finally:
             jobs.close()
@@ -125,6 +135,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
 @asynccontextmanager
 async def worker(settings: Settings) -> AsyncIterator[Mapping[str, Job]]:
     """A worker's jobs by name, their rooms open."""
+    policy = read_policy(settings.stages)
     async with _ground(settings, _WORKER_CONNECTIONS) as ground:
         catalogue = ground.rooms.catalogue
         embedder = catalogue.digest(f"local/{weights.EMBEDDER}")
@@ -132,7 +143,7 @@ async def worker(settings: Settings) -> AsyncIterator[Mapping[str, Job]]:
         ingester = Ingester(ground.store, ground.keyring, versions)
         signed = asyncio.Event()
         tasks = [
-            asyncio.create_task(_expire(ground.rooms.payloads)),
+            asyncio.create_task(_expire(ground.store, settings.retention)),
             asyncio.create_task(_integrate(ground.store, Integrator(ground.store, ground.log_keys), signed)),
         ]
         if settings.ledger.witnesses:
@@ -143,10 +154,23 @@ async def worker(settings: Settings) -> AsyncIterator[Mapping[str, Job]]:
             ROLLBACK: ingester.rollback,
             SYNC: Sync(ground.store, ground.keyring, ingester),
             ERASE: Erase(ground.store, database(settings)),
-            EVALUATE: RunEvaluation(ground.store, ground.keyring, ground.rooms),
+            ROTATE: _rotation(ground),
+            EVALUATE: Evaluate(ground.store, ground.keyring, ground.log_keys, ground.rooms, policy),
         }
         for task in tasks:
             await _cancel(task)
+
+
+def _rotation(ground: Ground) -> Rotate:
+    told = ground.settings
+    ours = told.master_key is None and told.master_key_command is None
+    return Rotate(
+        ground.store,
+        ground.keyring,
+        database(told),
+        told.data / MASTER_KEY_FILE if ours else None,
+        partial(Scope.system, purpose=ROTATE),
+    )
 
 
 def database(settings: Settings) -> str:
@@ -154,6 +178,11 @@ def database(settings: Settings) -> str:
     if settings.database is None:
         raise StartRefused("No database was named: set PROVEOUT_DATABASE, or start with `proveout up`.")
     return settings.database
+
+
+def master_keys(settings: Settings) -> Sequence[bytes]:
+    """The master keys, the newest first. Raises StartRefused."""
+    return read_master_keys(settings.master_key, settings.master_key_command, settings.data / MASTER_KEY_FILE)
 
 
 @asynccontextmanager
@@ -164,9 +193,10 @@ async def _ground(settings: Settings, connections: int) -> AsyncIterator[Ground]
         stack.push_async_callback(store.close)
         telemetry = open_telemetry(settings.telemetry)
         stack.push_async_callback(asyncio.to_thread, telemetry.close)  # what is left is sent
-        keyring = Keyring(read_master_key(settings.master_key, settings.data / MASTER_KEY_FILE))
+        keyring = Keyring(partial(master_keys, settings))
         directory = Configuration(store, await load(store))
-        spool = Spool(settings.data / "spool", keyring.spool_key)
+        async with store.within(Scope(WORKSPACE, "spool")) as session:
+            spool = Spool(settings.data / "spool", await keyring.spool_key(session, WORKSPACE))
         journal = Journal(store, partial(is_full, settings.data / "postgres"), spool)
         catalogue = await asyncio.to_thread(_catalogue, settings)
         stack.push_async_callback(catalogue.close)
@@ -181,6 +211,7 @@ async def _ground(settings: Settings, connections: int) -> AsyncIterator[Ground]
             match=catalogue.match,
             journal=journal,
             payloads=Payloads(store, keyring, lambda: directory().version),
+            assignments=Assignments(store),
             captures=settings.capture.keeps,
             default=settings.default,
             observe=telemetry.observe,
@@ -215,13 +246,14 @@ def _provider(given: ProviderSettings) -> Provider:
     )
 
 
-async def _expire(payloads: Payloads) -> None:
-    """Deletes payloads past their time, every hour, until cancelled."""
+async def _expire(store: Store, kept: RetentionSettings) -> None:
+    """Deletes records past their time, every hour, until cancelled."""
     while True:
         try:
-            await payloads.expire(Scope.system(WORKSPACE, "retention"))
+            for workspace in await _workspaces(store):
+                await expire(store, Scope.system(workspace, "retention"), kept)
         except ProveoutError as error:
-            log.warning("old payloads not deleted: %s", error.message)
+            log.warning("old records not deleted: %s", error.message)
         await asyncio.sleep(_EXPIRE_SECONDS)
 
 

@@ -1,108 +1,204 @@
-"""The runner: asks a release its golden questions through serving's own pipeline, and scores the answers."""
+"""The runner: asks a release, or a model, the questions of a data set through serving's own pipeline.
+
+Every answer is kept, sealed, the moment it is whole. It is found again by who answered (a release's digest), the
+question and the seed, so a run that was killed goes on where it was, and the next one asks only what is new.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+import rfc8785
 
-from proveout.access.keys import principal_of
-from proveout.domain import Directory, Message, Principal, Right, Text
-from proveout.errors import InvalidInput, NotFound
-from proveout.evals.golden import Case, read_golden
-from proveout.evals.scorers import SCORERS, Delivered
-from proveout.jobs.runtime import Result, Steps
+from proveout.domain import Manifest, Outcome, Principal, Release, Right, Scope, Text, Usage
+from proveout.errors import InvalidInput, NotFound, ProveoutError, Unavailable
+from proveout.evals.cases import Case
+from proveout.evals.scorers.delivered import Delivered, Found
 from proveout.ledger.journal import new_request_id
 from proveout.serving import pipeline
 from proveout.serving.call import Answer, Asked, Call, Rooms
-from proveout.store.pool import Store, as_json
+from proveout.serving.resolve import find_release
+from proveout.store.pool import Store
 from proveout.store.sealing import Keyring, seal, unseal
 
-_CONCURRENT = 4
-_CASES_PER_STEP = 8
+PURPOSE = "evaluation"  # of these requests: recorded and priced, and no user's
+_TRIES = 4  # while a part of the server is not ready
+_PAUSE = 1.0  # seconds before the second try, then twice as long each time
+
+Turn = tuple[str, int]  # a case's id and a seed
+Report = Callable[[int, int, float], Awaitable[None]]
+"""Called with how many questions are answered, of how many, and the USD that this run has spent."""
 
 
-class RunEvaluation:
-    """The job `evaluate`: its id is an evaluation's; its result the mean of each scorer and its count."""
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What to ask: whom (as a request names a model), as whom, how often, in how many calls at a time, for how much.
+
+    `run` is the evaluation that asks: answers that may differ tomorrow are kept for it alone.
+    """
+
+    run: str
+    model: str
+    principal: Principal
+    cases: Sequence[Case]
+    repeats: int = 1
+    concurrent: int = 8
+    budget_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What was answered to each turn; `spent` in USD by this run. Not `whole`: the budget ended it before."""
+
+    delivered: Mapping[Turn, Delivered]
+    spent: float
+    asked: int  # how many turns were not known yet
+    whole: bool
+
+
+class Runner:
+    """Asks, and keeps the answers."""
 
     def __init__(self, store: Store, keyring: Keyring, rooms: Rooms) -> None:
         self._store = store
         self._keyring = keyring
         self._rooms = rooms
 
-    async def __call__(self, steps: Steps, evaluation: str) -> Result:
-        async with self._store.within(steps.scope) as session:
-            row = await session.row("evaluations.get", evaluation=evaluation)
-            key = await self._keyring.workspace(session, steps.scope.workspace)
-        if row is None:
-            raise NotFound(f"There is no evaluation {evaluation}.")
-        cases = read_golden(unseal(key, row["dataset"], "dataset").decode(), "dataset")
-        principal = self._principal(self._rooms.directory(), row["key"])
-        check_groups(cases, principal)
-        model = f"{row['app']}@{row['release']}"
-        for start in range(0, len(cases), _CASES_PER_STEP):
-            group = cases[start : start + _CASES_PER_STEP]
-            await steps.run("ask", self._ask_group, steps, evaluation, principal, model, group)
-            await steps.progress(start + len(group), len(cases), f"asking {model}")
-        return await steps.run("summarise", self._summarise, steps, evaluation)
+    async def ask(self, scope: Scope, asking: Asking, report: Report) -> Answers:
+        """Asks what is not known yet. Raises NotFound for a model that is not there, or is not the principal's."""
+        check_groups(asking.cases, asking.principal)
+        asked = self._identity(asking)
+        questions = {case.id: question_digest(case, asking.principal.key.name) for case in asking.cases}
+        known = await self._known(scope, asked, questions)
+        turns = [(case, seed) for seed in range(asking.repeats) for case in asking.cases]
+        wanted = {(case.id, seed) for case, seed in turns}
+        found = {turn: delivered for turn, delivered in known.items() if turn in wanted}
+        todo = iter([(case, seed) for case, seed in turns if (case.id, seed) not in found])
+        first, spent = len(found), 0.0
+        await report(len(found), len(turns), spent)
 
-    async def _ask_group(
-        self, steps: Steps, evaluation: str, principal: Principal, model: str, group: Sequence[Case]
-    ) -> None:
-        turns = asyncio.Semaphore(_CONCURRENT)
+        async def work() -> None:
+            nonlocal spent
+            for case, seed in todo:
+                if asking.budget_usd is not None and spent >= asking.budget_usd:
+                    return
+                delivered = await self._answer(asking, case, seed)
+                spent += delivered.cost or 0.0
+                found[case.id, seed] = delivered
+                if delivered.outcome is not Outcome.FAILED:
+                    await self._keep(scope, asked, questions[case.id], seed, delivered)
+                await report(len(found), len(turns), spent)
 
-        async def ask(case: Case) -> dict[str, Any]:
-            async with turns:
-                delivered = await self._ask(principal, model, case)
-            scores = {name: score(case, delivered) for name, score in SCORERS.items()}
-            return {"case": case.id, "result": msgspec.json.encode(_result(case, delivered, scores))}
+        async with asyncio.TaskGroup() as group:
+            for _ in range(asking.concurrent):
+                group.create_task(work())
+        return Answers(found, spent, len(found) - first, len(found) == len(turns))
 
-        rows = await asyncio.gather(*(ask(case) for case in group))
-        async with self._store.within(steps.scope) as session:
-            key = await self._keyring.workspace(session, steps.scope.workspace)
-            where = {"workspace": steps.scope.workspace, "evaluation": evaluation}
-            sealed = [{**where, **row, "result": seal(key, row["result"], "case")} for row in rows]
-            await session.run_many("evaluations.put_case", sealed)
+    def _identity(self, asking: Asking) -> str:
+        """Who answers, whatever the database calls it."""
+        if "/" in asking.model or asking.model == "echo":
+            use = self._rooms.catalogue.use(asking.model)
+            return hashlib.sha256(f"model\n{use.name}\n{use.digest}\n{use.mode}".encode()).hexdigest()
+        release, _ = find_release(self._rooms.directory(), asking.principal, asking.model)
+        return release.digest if is_pinned(release.manifest) else f"{release.digest} {asking.run}"
 
-    async def _ask(self, principal: Principal, model: str, case: Case) -> Delivered:
+    async def _known(self, scope: Scope, asked: str, questions: Mapping[str, str]) -> dict[Turn, Delivered]:
+        async with self._store.within(scope) as session:
+            key = await self._keyring.workspace(session, scope.workspace)
+            rows = await session.fetch("delivered.of", asked=asked, questions=list(questions.values()))
+        ids: dict[str, list[str]] = {}
+        for case, question in questions.items():
+            ids.setdefault(question, []).append(case)
+        found: dict[Turn, Delivered] = {}
+        for row in rows:
+            delivered = msgspec.json.decode(unseal(key, row["sealed"], "delivered"), type=Delivered)
+            found |= {(case, row["seed"]): delivered for case in ids[row["question"]]}
+        return found
+
+    async def _keep(self, scope: Scope, asked: str, question: str, seed: int, delivered: Delivered) -> None:
+        async with self._store.within(scope) as session:
+            key = await self._keyring.workspace(session, scope.workspace)
+            sealed = seal(key, msgspec.json.encode(delivered), "delivered")
+            turn = {"workspace": scope.workspace, "asked": asked, "question": question, "seed": seed}
+            await session.run("delivered.put", **turn, sealed=sealed, cost=delivered.cost)
+
+    async def _answer(self, asking: Asking, case: Case, seed: int) -> Delivered:
+        """One answer. What is not ready is tried again; a call that fails for good is an answer that failed."""
+        pause = _PAUSE
+        for attempt in range(_TRIES):
+            try:
+                return await self._ask(asking, case, seed)
+            except (InvalidInput, NotFound):
+                raise
+            except Unavailable as error:
+                if attempt == _TRIES - 1:
+                    return Delivered(f"[{error.message}]", Outcome.FAILED)
+            except ProveoutError as error:
+                return Delivered(f"[{error.message}]", Outcome.FAILED)
+            await asyncio.sleep(pause)
+            pause *= 2
+        raise AssertionError("every try ends above")
+
+    async def _ask(self, asking: Asking, case: Case, seed: int) -> Delivered:
         call = Call(
             request=new_request_id(),
-            principal=replace(principal, key=replace(principal.key, groups=frozenset(case.groups))),
-            asked=Asked(model, (Message("user", case.question),)),
+            principal=replace(asking.principal, key=replace(asking.principal.key, groups=frozenset(case.groups))),
+            asked=Asked(asking.model, case.messages, seed=seed if asking.repeats > 1 else None),
             streamed=False,
-            purpose="evaluation",
+            purpose=PURPOSE,
         )
         call = await pipeline.admit(call, self._rooms)
-        text, documents = "", tuple[str, ...]()
+        text = ""
         async with aclosing(pipeline.answer(call, self._rooms)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Text):
                     text += piece.text
                 elif isinstance(piece, Answer):
                     end = piece
-                    documents = tuple(dict.fromkeys(p.document for p in end.passages))
-        return Delivered(text, end.outcome, documents, end.quoted, call.progress.elapsed_ms)
+        return self._delivered(call, text, end)
 
-    async def _summarise(self, steps: Steps, evaluation: str) -> dict[str, Any]:
-        async with self._store.within(steps.scope) as session:
-            rows = await session.fetch("evaluations.cases", evaluation=evaluation)
-            key = await self._keyring.workspace(session, steps.scope.workspace)
-            summary = _summary([msgspec.json.decode(unseal(key, row["result"], "case")) for row in rows])
-            await session.run("evaluations.finish", evaluation=evaluation, summary=as_json(summary))
-        return {"evaluation": evaluation, **summary}
+    def _delivered(self, call: Call, text: str, end: Answer) -> Delivered:
+        model = call.progress.model or call.models[0].name
+        price = self._rooms.catalogue.price(model)
+        return Delivered(
+            text=text,
+            outcome=end.outcome,
+            passages=tuple(Found(p.document, p.chunk, p.score, p.text) for p in end.passages),
+            citations=end.citations,
+            verdicts=end.verdicts,
+            usage=end.usage,
+            cost=price.cost(end.usage) if price and end.usage != Usage() else None if price is None else 0.0,
+            first_token_ms=call.progress.first_token_ms,
+            total_ms=call.progress.elapsed_ms,
+            quoted=end.quoted,
+            model=model,
+        )
 
-    def _principal(self, directory: Directory, key: str) -> Principal:
-        principal = principal_of(directory, key)
-        if principal is None:
-            raise InvalidInput("The key that asked for this evaluation was revoked: start it again with another one.")
-        return principal
+
+def question_digest(case: Case, asker: str) -> str:
+    """The digest of what is asked and of what decides who may read what; not of what a correct answer holds."""
+    messages: list[Any] = [{"role": m.role, "content": m.content} for m in case.messages]
+    asked: dict[str, Any] = {"messages": messages, "groups": sorted(set(case.groups)), "asker": asker}
+    return hashlib.sha256(rfc8785.dumps(asked)).hexdigest()
 
 
-def check_groups(cases: Sequence[Case], principal: Principal) -> None:
+def is_pinned(manifest: Manifest) -> bool:
+    """Whether the same question to the release gets its answer from the same knowledge tomorrow."""
+    return all(use.snapshot for use in manifest.knowledge)
+
+
+def is_random(release: Release) -> bool:
+    """Whether the same question may get another answer, because the model samples."""
+    return release.manifest.parameters.temperature != 0
+
+
+def check_groups(cases: Iterable[Case], principal: Principal) -> None:
     """Raises InvalidInput when a case is asked in a group that the key is not in and could not give to a key."""
     foreign = {group for case in cases for group in case.groups} - principal.key.groups
     if foreign and Right.KEYS_MANAGE not in principal.rights:
@@ -110,25 +206,3 @@ def check_groups(cases: Sequence[Case], principal: Principal) -> None:
             f"The questions are asked in groups that your key is not in ({', '.join(sorted(foreign))}): use a key with "
             f"these groups, or one that holds {Right.KEYS_MANAGE}."
         )
-
-
-def _result(case: Case, delivered: Delivered, scores: Mapping[str, float | None]) -> dict[str, Any]:
-    return {
-        "case": case.id,
-        "question": case.question,
-        "answer": delivered.text,
-        "outcome": delivered.outcome,
-        "documents": delivered.documents,
-        "quoted": delivered.quoted,
-        "total_ms": round(delivered.total_ms, 1),
-        "scores": scores,
-    }
-
-
-def _summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    scores: dict[str, Any] = {}
-    for name in SCORERS:
-        values = [v for r in results if (v := r["scores"][name]) is not None]
-        scores[name] = {"mean": sum(values) / len(values) if values else None, "cases": len(values)}
-    quoted = sum(bool(r["quoted"]) for r in results) / max(len(results), 1)
-    return {"cases": len(results), "scores": scores, "quoted": quoted}

@@ -10,8 +10,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -19,6 +19,7 @@ import msgspec
 
 from proveout.domain import Outcome, Parameters, Scope
 from proveout.errors import Conflict, InvalidInput, NotFound, ProveoutError, StorageFull, Unavailable
+from proveout.ledger.decision import SCHEMA, Decision
 from proveout.ledger.spool import Spool
 from proveout.store.pool import Row, Store, as_json
 
@@ -50,6 +51,9 @@ class Intent:
     release: int | None = None
     release_digest: str | None = None
     stage: str | None = None
+    arm: str = "stable"  # of the route
+    weight: float | None = None  # of that arm then; None where nothing was drawn
+    unit: str | None = None  # whom it was drawn for, a salted hash; None: for this request alone
     writer: str = ""  # the process; the journal fills it in
 
 
@@ -73,10 +77,11 @@ class Completion:
     model: str = ""  # the one that answered: the intent's, or a fallback
     served_by: str = ""  # the provider's own name for it
     runtime: str = ""
-    schema: int = 1
+    schema: int = SCHEMA
     documents: tuple[str, ...] = ()
     subject: str = ""
     payload: bytes | None = field(default=None, repr=False)  # sealed
+    decision: Decision | None = None
 
 
 def new_request_id() -> str:
@@ -86,6 +91,22 @@ def new_request_id() -> str:
 
 Ending = Outcome | Literal["open"]
 """What a request may be looked for by; `open`: it has no completion (yet)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which requests: those that meet everything that is given. `subjects` are pseudonyms, `guard` one that spoke."""
+
+    app: str | None = None
+    release: int | None = None
+    outcome: Ending | None = None
+    guard: str | None = None
+    subjects: Sequence[str] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+EVERYTHING = Filter()
 
 _Waiting = tuple[Intent | Completion, asyncio.Future[None]]
 
@@ -249,14 +270,13 @@ class Journal:
         self,
         scope: Scope,
         limit: int,
+        which: Filter = EVERYTHING,
         *,
-        app: str | None = None,
-        outcome: Ending | None = None,
         before: datetime | None = None,
     ) -> list[Row]:
-        """The newest requests of the scope's workspace: of an app, of an outcome, begun before a time."""
+        """The newest requests of the scope's workspace, of those that a filter lets through; begun before a time."""
         async with self._store.within(scope) as session:
-            return list(await session.fetch("requests.list", limit=limit, app=app, outcome=outcome, before=before))
+            return list(await session.fetch("requests.list", **asdict(which), limit=limit, before=before))
 
 
 def _tell(batch: list[_Waiting], error: Exception | None) -> None:

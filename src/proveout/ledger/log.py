@@ -86,17 +86,19 @@ class Log:
         async with self._store.within(scope) as session:
             return list(await session.fetch("events.list", **asdict(which), limit=limit))
 
-    async def proof(self, scope: Scope, request: str, kind: Kind = Kind.REQUEST_ENDED) -> Proof:
-        """The proof for an event of a request; waits up to 2 s for the checkpoint that covers it.
+    async def proof(
+        self, scope: Scope, request: str, kind: Kind = Kind.REQUEST_ENDED, *, patience: float = _WAIT_SECONDS
+    ) -> Proof:
+        """The proof for an event of a request; waits up to `patience` seconds for the checkpoint that covers it.
 
         Where there are witnesses, the checkpoint is one that was cosigned. It is the plain newest one when no witness
         has covered the event 2 s after it happened: they are away, and waiting longer is in vain.
 
         Raises NotFound for a request that is not this workspace's or has not ended, Unavailable when it takes longer.
         """
-        deadline = asyncio.get_running_loop().time() + _WAIT_SECONDS
+        deadline = asyncio.get_running_loop().time() + patience
         while True:
-            late = asyncio.get_running_loop().time() > deadline
+            late = asyncio.get_running_loop().time() >= deadline
             async with self._store.within(scope) as session:
                 rows = await session.fetch("log.of_request", request=request)
                 event = next((row for row in rows if row["kind"] == kind), None)

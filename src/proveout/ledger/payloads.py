@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import hmac
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from proveout.domain import Message, Scope, ToolCallPiece
-from proveout.store.pool import Store
-from proveout.store.sealing import Keyring, seal
+from proveout.domain import Message, Outcome, Scope, ToolCallPiece
+from proveout.errors import Conflict
+from proveout.store.events import Kind, note
+from proveout.store.pool import Row, Store
+from proveout.store.sealing import Keyring, seal, unseal
 
-RETENTION_DAYS = 30
 _CACHED = 10_000
 
 
 class Payload(msgspec.Struct, frozen=True, array_like=True):
-    """The content of one request."""
+    """The content of one request, and as whom it was asked: what it takes to ask it again."""
 
     messages: Sequence[Message]
     answer: str
     options: Mapping[str, Any] = {}
     tool_calls: Sequence[ToolCallPiece] = ()
+    subject: str = ""  # `user:…` or `key:…`; empty where it was recorded before this was kept
+    reader: str = ""  # the caller's name among readers
+    groups: Sequence[str] = ()
+    bounds_thoughts: bool = False
+    embed: bool = False
 
 
 class Payloads:
@@ -50,10 +57,24 @@ class Payloads:
         _, key = await self._of(scope, subject)
         return seal(key, msgspec.msgpack.encode(payload), f"payload {request}")
 
-    async def expire(self, scope: Scope) -> int:
-        """Deletes what is older than 30 days; answers with how many there were."""
+    async def salt(self, scope: Scope, subject: str, request: str) -> bytes:
+        """What a request's commitments are salted with; gone with the subject's key. Raises Unavailable."""
+        _, key = await self._of(scope, subject)
+        return _salt(key, request)
+
+    async def open(self, scope: Scope, request: str, by: str) -> tuple[Payload, bytes]:
+        """What was asked and answered, and the salt of the request's commitments; on record as opened by the key `by`.
+
+        Raises Conflict, saying why, when there is nothing to open any more.
+        """
         async with self._store.within(scope) as session:
-            return await session.run("payloads.expire", days=RETENTION_DAYS)
+            row = await session.row("payloads.get", request=request)
+            if row is None or row["sealed"] is None:
+                raise Conflict(f"{request} cannot be opened: {_why(row)}.")
+            key = await self._keyring.key(session, scope.workspace, "subject", row["subject"])
+            payload = msgspec.msgpack.decode(unseal(key, row["sealed"], f"payload {request}"), type=Payload)
+            await note(session, scope.workspace, Kind.PAYLOAD_OPENED, by, {"request": request})
+        return payload, _salt(key, request)
 
     async def _of(self, scope: Scope, subject: str) -> tuple[str, bytes]:
         """Pseudonym and key of a subject."""
@@ -69,3 +90,18 @@ class Payloads:
             while len(self._known) > _CACHED:
                 self._known.popitem(last=False)
         return self._known[who]
+
+
+def _salt(key: bytes, request: str) -> bytes:
+    return hmac.digest(key, f"commitments of {request}".encode(), "sha256")
+
+
+def _why(row: Row | None) -> str:
+    """Why there is no payload of a request, as `payloads.get` found it."""
+    if row is None or row["outcome"] is None:
+        return "it has not ended"
+    if row["erased"]:
+        return "its subject was erased"
+    if row["outcome"] == Outcome.UNKNOWN:
+        return "the process that answered died before what it said was recorded"
+    return "its content expired" if row["captured"] else "its content was not kept, as `capture` says of its app"

@@ -8,7 +8,7 @@ from typing import Any
 from proveout.domain import KnowledgeUse, Manifest, ModelChoice, Parameters, Scope, When
 from proveout.engine.catalogue import Catalogue
 from proveout.errors import InvalidInput, NotFound, ProveoutError
-from proveout.evals.golden import read_golden
+from proveout.evals.cases import read_cases
 from proveout.jobs.runtime import Result, Steps
 from proveout.releases.bundle import unpack
 from proveout.releases.digest import digest
@@ -61,7 +61,7 @@ class CreateRelease:
 
     async def _read(self, steps: Steps, bundle: str) -> App:
         app = await read_bundle(self._store, self._keyring, steps.scope, bundle)
-        read_golden(app.golden, app.declared.evals.golden or "golden")
+        read_cases(app.golden, app.declared.evals.golden or "golden")
         return app
 
     async def _insert(
@@ -72,6 +72,8 @@ class CreateRelease:
         identity = {"workspace": steps.scope.workspace, "app": manifest.app, "digest": digest(manifest)}
         async with self._store.within(steps.scope) as session:
             key = await self._keyring.workspace(session, steps.scope.workspace)
+            uploaded = await session.row("bundles.get", id=bundle)
+            author = uploaded["author"] if uploaded else steps.scope.principal
             await session.run("releases.lock", workspace=identity["workspace"], app=manifest.app)
             known = await session.row("releases.by_digest", **identity)
             row = known or await session.row(
@@ -79,6 +81,8 @@ class CreateRelease:
                 **identity,
                 manifest=as_json(manifest),
                 golden=seal(key, app.golden.encode(), "golden"),
+                author=author,
+                scorers=seal(key, app.scorers.encode(), "scorers") if app.scorers else None,
             )
             assert row is not None
             await session.run(
@@ -90,7 +94,7 @@ class CreateRelease:
             )
             if known is None:
                 about = {"app": manifest.app, "number": row["number"], "digest": identity["digest"]}
-                await note(session, steps.scope.workspace, Kind.RELEASE_CREATED, steps.scope.principal, about)
+                await note(session, steps.scope.workspace, Kind.RELEASE_CREATED, author, about)
         return {
             "app": manifest.app,
             "number": row["number"],

@@ -12,12 +12,14 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from proveout.domain import KNOWLEDGE_NAME, PromptTexts
 from proveout.errors import InvalidInput
+from proveout.evals.scorers.confined import custom_scorers
+from proveout.releases.plan import Plan
 from proveout.retrieval.readers import check_readers, matches
 from proveout.serving.templates import check_template
 
 FILE = "app.yaml"
 Fact = str | int | float | bool | None
-FACTS = {"purpose", "problem", "objectives", "owners", "risk", "risks", "data_classes", "targets"}
+FACTS = {"purpose", "problem", "objectives", "owners", "risk", "risks", "data_classes", "targets", "rollout"}
 """The keys that are recorded with a release and versioned, but do not decide an answer."""
 
 DEFAULT_SYSTEM = "Answer the question from the text. Quote the exact words."
@@ -189,6 +191,10 @@ class EvalsPart(_Part):
     """The golden questions, relative to app.yaml."""
 
     golden: str | None = Field(default=None, description="A file with golden questions, JSON lines.")
+    scorers: str | None = Field(
+        default=None,
+        description="A Python file; each function `(case, delivered)` in it is a scorer, run in a confined process.",
+    )
 
 
 class GroundingPart(_Part):
@@ -222,6 +228,7 @@ class AppFile(_Part):
     knowledge: list[KnowledgePart] = Field(default_factory=list, description="The corpora that answers may draw on.")
     grounding: GroundingPart = Field(default=GroundingPart(), description="What happens to words without a source.")
     evals: EvalsPart = Field(default=EvalsPart(), description="What a release is asked before it is trusted.")
+    rollout: Plan = Field(default=Plan(), description="How a release is let into a stage, step by step. Facts.")
     targets: dict[str, Fact] = Field(default_factory=dict, description="What answers should reach, in words. Facts.")
 
     @property
@@ -259,11 +266,12 @@ class Mistakes(InvalidInput):
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """An app folder that was read whole: what it declares, its prompts and its golden questions."""
+    """An app folder that was read whole: what it declares, its prompts, its golden questions, its own scorers."""
 
     declared: AppFile
     prompt: PromptTexts
     golden: str
+    scorers: str
     sources: Mapping[str, Mapping[str, bytes]]  # knowledge name -> document id -> bytes
 
 
@@ -293,6 +301,11 @@ def read_app(files: Mapping[str, bytes]) -> App:
         except InvalidInput as error:
             problems.append(_problem(lines, key, f"the template does not render: {error.message}"))
     golden = text_of("evals.golden", declared.evals.golden, "")
+    scorers = text_of("evals.scorers", declared.evals.scorers, "")
+    try:
+        custom_scorers(scorers, declared.evals.scorers or "") if scorers else {}
+    except InvalidInput as error:
+        problems.append(_problem(lines, "evals.scorers", error.message))
     names = [part.name for part in declared.knowledge]
     sources: dict[str, Mapping[str, bytes]] = {}
     for position, part in enumerate(declared.knowledge):
@@ -318,7 +331,7 @@ def read_app(files: Mapping[str, bytes]) -> App:
         sources[part.name] = found
     if problems:
         raise Mistakes(problems)
-    return App(declared, prompt, golden, sources)
+    return App(declared, prompt, golden, scorers, sources)
 
 
 def _default_answer(knowledge: bool) -> str:

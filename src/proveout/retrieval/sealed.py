@@ -46,12 +46,11 @@ def unseal_whole(key: bytes, sealed: bytes) -> Whole:
 
 async def unseal_chunks(session: Session, keyring: Keyring, workspace: str, rows: list[Row]) -> list[Content]:
     """The contents of rows that bring `knowledge`, `document`, `sealed` and their document's `wrapped` key."""
-    await keyring.workspace(session, workspace)
     keys: dict[str, bytes] = {}
     contents = []
     for row in rows:
         name = owner(row["knowledge"], row["document"])
         if name not in keys:
-            keys[name] = keyring.unwrap(workspace, "document", name, row["wrapped"])
+            keys[name] = await keyring.unwrap(session, workspace, "document", name, row["wrapped"])
         contents.append(msgspec.msgpack.decode(unseal(keys[name], row["sealed"], "chunk"), type=Content))
     return contents

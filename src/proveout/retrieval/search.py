@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,13 @@ class Searcher:
             ranked = fuse(dense, lexical) if weight is None else fuse(dense, lexical, weight)
             best = dict([pair for pair in ranked if pair[1] >= use.min_score][: use.top_k])
             return await self._passages(session, scope, best, dense)
+
+    async def pinned(self, scope: Scope, use: KnowledgeUse) -> KnowledgeUse:
+        """The same use, of the snapshot that is the newest now where it follows the base. Raises NotFound."""
+        if use.snapshot:
+            return use
+        async with self._store.within(scope) as session:
+            return replace(use, snapshot=(await snapshots.find(session, scope, use.name, None))["digest"])
 
     async def passages(self, scope: Scope, scores: Mapping[int, float]) -> list[Passage]:
         """The passages of these chunks that the scope may read, best score first."""

@@ -34,6 +34,7 @@ from proveout.ledger.journal import Completion, Journal
 from proveout.ledger.payloads import Payloads
 from proveout.retrieval.cite import Embed, Quote
 from proveout.retrieval.search import Searcher
+from proveout.serving.assignments import Assignments
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Asked:
     embed: bool = False
     bounds_thoughts: bool = False
     user: str | None = None  # whom the client asks for, in its own words
+    conversation: str | None = None  # which this is a turn of, as the client names it
 
     @property
     def question(self) -> str:
@@ -78,6 +80,8 @@ class Progress:
     usage: Usage = Usage()
     said: list[Text | ToolCallPiece] = field(default_factory=list)  # what was delivered so far
     model: str | None = None  # the one that is answering: the first, or a fallback
+    retrieved_ms: float | None = None
+    withheld: list[Verdict] = field(default_factory=list)  # what is said of sentences that the caller never sees
     recorded: bool = False
 
     def release(self, piece: Text | ToolCallPiece) -> None:
@@ -100,22 +104,32 @@ class Call:
     asked: Asked
     streamed: bool
     purpose: str = "request"
+    replays: str | None = None  # the request that this one repeats
+    holder: str | None = None  # whose data it holds, of a call that repeats another's
     progress: Progress = field(default_factory=Progress)
     # -- resolve
     release: Release | None = None
     stage: StageName | None = None
+    arm: str = "stable"  # of the stage's route
+    weight: float | None = None  # of that arm, 0 to 1, where one was drawn
+    unit: str | None = None  # whom it was drawn for, a salted hash; None: for this request alone
     models: tuple[ModelUse, ...] = ()
     parameters: Parameters = Parameters()
     # -- retrieve
     passages: tuple[Passage, ...] = ()
     quotes: tuple[Quote, ...] = ()  # best first
     answerable: bool = True
+    chance: float | None = None  # that the passages answer the question, where there was a quote
+    snapshots: Mapping[str, str] = field(default_factory=dict)  # of each base, the digest of the one that was searched
+    epoch: int = 0  # the version of the configuration then
     # -- compose
     prompts: tuple[Prompt, ...] = ()  # one for each of `models`
 
     @property
     def subject(self) -> str:
         """Whose data the call holds: the user that the client names, else the key itself."""
+        if self.holder is not None:
+            return self.holder
         return f"user:{self.asked.user}" if self.asked.user else f"key:{self.principal.key.id}"
 
     @property
@@ -159,6 +173,7 @@ class Rooms:
     match: Match
     journal: Journal
     payloads: Payloads
+    assignments: Assignments
     captures: Callable[[str | None], bool]  # by app: whether the content of its requests is kept; None: of no app
     default: str | None  # the model for callers that name none
     observe: Callable[[Call, Completion], None]  # called once for each completion that was written

@@ -18,6 +18,7 @@ from proveout.serving.call import Answer, Call, Piece, Rooms
 from proveout.serving.generate import generate
 
 REFUSAL = "I could not find an answer to this in the sources that I may use."
+NO_SUPPORT = "no source supports this sentence"
 _NOTHING = Finish("stop", Usage())
 _ANSWER_WORDS = 120  # quotes are added up to this length
 _ENDED = re.compile(r"[.!?:][\"'”’)\]]*\s*$")
@@ -101,6 +102,7 @@ async def _grounded(call: Call, rooms: Rooms) -> AsyncGenerator[Piece, None]:
                 continue
             support = await check.check(sentence, call.passages)
             if otherwise != "flag" and not (support.supported and _is_news(sentence, released, call)):
+                call.progress.withheld += [] if support.supported else [_withheld(support)]
                 continue
             piece = _cited(sentence, support, citations)
             released += piece
@@ -172,6 +174,10 @@ def _cited(sentence: str, support: Support, citations: Citations) -> str:
     return f"{text} [{number}]{sentence[len(text) :]}"
 
 
+def _withheld(support: Support) -> Verdict:
+    return Verdict("groundedness", "block", NO_SUPPORT, support.score)
+
+
 def _flagged(support: Support, end: int) -> Verdict:
     span = (end - len(support.text), end)
-    return Verdict("groundedness", "flag", "no source supports this sentence", support.score, (span,))
+    return Verdict("groundedness", "flag", NO_SUPPORT, support.score, (span,))

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from proveout.domain import Outcome, Text, ToolCallPiece
+from proveout.ledger.decision import (
+    Check,
+    Decision,
+    Retrieval,
+    ToolUse,
+    commit,
+    commit_input,
+    commit_output,
+    tools,
+)
 from proveout.ledger.journal import Completion, Intent, now
 from proveout.ledger.payloads import Payload
 from proveout.serving.call import Answer, Call, Rooms
@@ -26,6 +36,9 @@ async def record_intent(call: Call, rooms: Rooms) -> Call:
             release=release.number if release else None,
             release_digest=release.digest if release else None,
             stage=call.stage,
+            arm=call.arm,
+            weight=call.weight,
+            unit=call.unit,
         )
     )
     return call
@@ -59,6 +72,7 @@ async def record_completion(
         documents=tuple(dict.fromkeys(p.document for p in call.passages)),
         subject=await rooms.payloads.subject(call.principal.scope, call.subject),
         payload=await _payload(call, rooms),
+        decision=await _decision(call, rooms, answer),
     )
     if progress.recorded:  # asked and said without a pause in between: a cancelled call comes here a second time
         return
@@ -69,13 +83,58 @@ async def record_completion(
 
 async def _payload(call: Call, rooms: Rooms) -> bytes | None:
     """What was asked and answered so far, sealed; None where nothing of the content is to be kept."""
-    if not rooms.captures(call.release.app if call.release else None):
+    if not _captured(call, rooms):
         return None
-    said = call.progress.said
+    text, calls = _said(call)
     payload = Payload(
         messages=call.asked.messages,
         options=call.asked.options,
-        answer="".join(piece.text for piece in said if isinstance(piece, Text)),
-        tool_calls=[piece for piece in said if isinstance(piece, ToolCallPiece)],
+        answer=text,
+        tool_calls=calls,
+        subject=call.subject,
+        reader=call.principal.scope.principal,
+        groups=sorted(call.principal.key.groups),
+        bounds_thoughts=call.asked.bounds_thoughts,
+        embed=call.asked.embed,
     )
     return await rooms.payloads.seal(call.principal.scope, call.subject, call.request, payload)
+
+
+async def _decision(call: Call, rooms: Rooms, answer: Answer | None) -> Decision:
+    scope = call.principal.scope
+    salt = await rooms.payloads.salt(scope, call.subject, call.request)
+    text, calls = _said(call)
+    verdicts = (*call.progress.withheld, *(answer.verdicts if answer else ()))
+    return Decision(
+        input=commit_input(salt, call.asked.messages, call.asked.options),
+        output=commit_output(salt, text, calls),
+        captured=_captured(call, rooms),
+        retrieval=_retrieval(call, commit(salt, scope.readers)),
+        verdicts=[Check.of(verdict) for verdict in verdicts],
+        tools=[ToolUse(name, commit(salt, arguments)) for name, arguments in tools(calls)],
+        replays=call.replays,
+    )
+
+
+def _retrieval(call: Call, readers: str) -> Retrieval | None:
+    if call.progress.retrieved_ms is None:
+        return None
+    return Retrieval(
+        snapshots=call.snapshots,
+        chunks=[(passage.chunk, round(passage.score, 6)) for passage in call.passages],
+        epoch=call.epoch,
+        readers=readers,
+        answerable=None if call.chance is None else round(call.chance, 6),
+        ms=call.progress.retrieved_ms,
+    )
+
+
+def _captured(call: Call, rooms: Rooms) -> bool:
+    return rooms.captures(call.release.app if call.release else None)
+
+
+def _said(call: Call) -> tuple[str, list[ToolCallPiece]]:
+    """What was delivered so far: the text, and the pieces of calls of tools."""
+    said = call.progress.said
+    text = "".join(piece.text for piece in said if isinstance(piece, Text))
+    return text, [piece for piece in said if isinstance(piece, ToolCallPiece)]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from proveout.domain import STAGES, Directory, Parameters, Principal, Release, Right, StageName
 from proveout.errors import InvalidInput, NotFound
+from proveout.serving.arms import draw
 from proveout.serving.call import Asked, Call, Rooms
 
 _DIRECT_MAX_TOKENS = 1024
@@ -26,7 +27,9 @@ async def resolve(call: Call, rooms: Rooms) -> Call:
     name = call.asked.model or rooms.default or _first_app(rooms.directory(), call.principal) or _local(rooms)
     if not any(m.role == "user" and (m.parts or m.content.strip()) for m in call.asked.messages):
         raise InvalidInput("messages: there is no user message with text to answer.")
-    return _able(_direct(call, rooms, name) if "/" in name or name == "echo" else _of_app(call, rooms, name), rooms)
+    return _able(
+        _direct(call, rooms, name) if "/" in name or name == "echo" else await _of_app(call, rooms, name), rooms
+    )
 
 
 def _direct(call: Call, rooms: Rooms, name: str) -> Call:
@@ -38,8 +41,16 @@ def _direct(call: Call, rooms: Rooms, name: str) -> Call:
     return replace(call, models=(use,), parameters=_overridden(base, call.asked))
 
 
-def _of_app(call: Call, rooms: Rooms, name: str) -> Call:
-    release, stage = find_release(rooms.directory(), call.principal, name)
+async def _of_app(call: Call, rooms: Rooms, name: str) -> Call:
+    directory = rooms.directory()
+    release, stage = find_release(directory, call.principal, name)
+    if stage is not None and call.purpose == "request":
+        candidate = directory.routes[release.workspace, release.app, stage].candidate
+        if candidate is not None:
+            drawn, unit = await draw(call, candidate, rooms.assignments)
+            call = replace(call, arm=drawn.arm, weight=drawn.of_arm, unit=unit)
+            if drawn.arm == "candidate":
+                release = directory.releases[release.workspace, release.app, candidate.release]
     manifest = release.manifest
     return replace(
         call,

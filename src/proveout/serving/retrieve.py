@@ -15,12 +15,17 @@ async def retrieve(call: Call, rooms: Rooms) -> Call:
     if call.release is None or not call.has_knowledge:
         return call
     found: list[Passage] = []
+    snapshots: dict[str, str] = {}
+    epoch = rooms.directory().version
     for use in call.release.manifest.knowledge:
-        found += await rooms.searcher.search(call.principal.scope, use, call.asked.question)
+        pinned = await rooms.searcher.pinned(call.principal.scope, use)
+        snapshots[use.name] = pinned.snapshot
+        found += await rooms.searcher.search(call.principal.scope, pinned, call.asked.question)
     found.sort(key=lambda passage: -passage.score)
-    passages = tuple(found)
-    found_quotes = tuple(await quotes(call.asked.question, passages, rooms.embed))
+    call.progress.retrieved_ms = call.progress.elapsed_ms
+    call = replace(call, passages=tuple(found), snapshots=snapshots, epoch=epoch)
+    found_quotes = tuple(await quotes(call.asked.question, call.passages, rooms.embed))
     if not found_quotes:
-        return replace(call, passages=passages, answerable=False)
-    chance = await answerable(call.asked.question, passages, found_quotes, rooms.match)
-    return replace(call, passages=passages, quotes=found_quotes, answerable=chance >= THRESHOLD)
+        return replace(call, answerable=False)
+    chance = await answerable(call.asked.question, call.passages, found_quotes, rooms.match)
+    return replace(call, quotes=found_quotes, answerable=chance >= THRESHOLD, chance=chance)

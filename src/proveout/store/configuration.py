@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from proveout.domain import Directory, Key, Manifest, Release, Route
+from proveout.domain import Candidate, Directory, Key, Manifest, Pilots, Release, Route
 from proveout.store.pool import Row, Store
 
 
@@ -24,7 +24,7 @@ async def load(store: Store, known: Directory | None = None) -> Directory:
         session_secret=bytes(current["session_secret"]),
         keys={bytes(row["digest"]): _key(row) for row in keys},
         releases={(row["workspace"], row["app"], row["number"]): _release(row) for row in releases},
-        routes={(row["workspace"], row["app"], row["stage"]): Route(**row) for row in routes},
+        routes={(row["workspace"], row["app"], row["stage"]): _route(row) for row in routes},
     )
 
 
@@ -38,6 +38,14 @@ def _key(row: Row) -> Key:
         apps=None if row["apps"] is None else frozenset(row["apps"]),
         models=frozenset(row["models"]),
     )
+
+
+def _route(row: Row) -> Route:
+    candidate = None
+    if row["candidate"] is not None:
+        pilots = msgspec.convert(row["pilots"], Pilots)
+        candidate = Candidate(row["candidate"], row["weight"], row["rollout"], row["salt"], pilots)
+    return Route(row["workspace"], row["app"], row["stage"], row["stable"], row["since"], candidate)
 
 
 def _release(row: Row) -> Release:

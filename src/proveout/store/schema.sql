@@ -60,6 +60,8 @@ create table releases (
     manifest jsonb not null,
     golden bytea, -- the golden questions that came with it, sealed under the workspace's key
     created timestamptz not null default now(),
+    author text not null default '', -- the key that made it first
+    scorers bytea, -- the app's own scorers, sealed as the golden questions are
     primary key (workspace, app, number),
     unique (workspace, app, digest)
 );
@@ -82,9 +84,98 @@ create table routes (
     stage text not null check (stage in ('poc', 'beta', 'production')),
     stable integer not null,
     since timestamptz not null default now(), -- the stable release serves this stage
+    candidate integer, -- the release that a rollout sends a part of the traffic
+    weight double precision not null default 0 check (weight between 0 and 1), -- of the candidate
+    salt text, -- of the draw of arms; gone with the candidate
+    pilots jsonb, -- who gets the candidate whatever its weight
+    rollout text,
     primary key (workspace, app, stage),
+    foreign key (workspace, app, stable) references releases,
+    foreign key (workspace, app, candidate) references releases
+);
+
+-- Which releases were the stable ones of a stage, in their order: what a rollback may reach.
+create table tenures (
+    id bigint generated always as identity primary key,
+    workspace text not null,
+    app text not null,
+    stage text not null,
+    release integer not null,
+    since timestamptz not null default now(),
+    broke_glass boolean not null default false, -- it came without its evidence
+    withdrawn boolean not null default false, -- it was rolled back from
+    foreign key (workspace, app, release) references releases
+);
+create index tenures_of_stage on tenures (workspace, app, stage, id);
+
+-- A candidate on its way to be the stable release of a stage, or back. The row is the whole state of the machine.
+create table rollouts (
+    id text primary key,
+    workspace text not null,
+    app text not null,
+    stage text not null,
+    release integer not null,
+    stable integer not null, -- the release that it is compared with
+    state text not null check (state in ('running', 'paused', 'frozen', 'promoted', 'rolled_back', 'aborted')),
+    step integer not null default 0,
+    weight double precision not null,
+    plan jsonb not null, -- as it stood at the start
+    progress jsonb not null, -- what was seen so far: counts, e-values
+    position bigint not null, -- of the log, up to which it was seen
+    key text not null, -- that started it
+    started timestamptz not null default now(),
+    ended timestamptz,
+    foreign key (workspace, app, release) references releases,
     foreign key (workspace, app, stable) references releases
 );
+create unique index rollouts_active on rollouts (workspace, app, stage) where state in ('running', 'paused', 'frozen');
+create index rollouts_of_stage on rollouts (workspace, app, stage, started);
+
+-- What was decided of a rollout, by whom, and the numbers that made it.
+create table decisions (
+    rollout text not null references rollouts on delete cascade,
+    number integer not null check (number > 0),
+    at timestamptz not null default now(),
+    action text not null,
+    by text not null, -- a key, or `system`
+    reason text not null,
+    facts jsonb not null default '{}',
+    primary key (rollout, number)
+);
+
+-- Conversations stay on their release while a rollout runs. Named by a salted hash.
+create table assignments (
+    rollout text not null references rollouts on delete cascade,
+    conversation text not null,
+    arm text not null,
+    weight double precision, -- of the candidate at the draw; null where nothing was drawn
+    primary key (rollout, conversation)
+);
+
+-- Users and conversations that a rollout has met, by a salted hash, and up to which weight each metric has used them.
+create table exposures (
+    rollout text not null references rollouts on delete cascade,
+    unit text not null,
+    used jsonb not null default '{}',
+    primary key (rollout, unit)
+);
+
+-- What was found out about a release, signed with the key of the workspace's log over its digest.
+create table evidence (
+    id text primary key,
+    workspace text not null references workspaces,
+    app text not null,
+    digest text not null, -- of the release
+    kind text not null,
+    basis text not null check (basis in ('measured', 'attested')),
+    verdict text not null check (verdict in ('pass', 'fail', 'inconclusive')),
+    author text not null, -- the key that measured or attested it
+    facts jsonb not null,
+    recorded timestamptz not null,
+    expires timestamptz,
+    signature bytea not null
+);
+create index evidence_of_release on evidence (workspace, app, digest, recorded);
 
 create function configuration_changed_v1() returns trigger language plpgsql as $$
 begin
@@ -117,7 +208,20 @@ create table sealing_keys (
     kind text not null check (kind in ('workspace', 'document', 'subject', 'log')),
     owner text not null,
     wrapped bytea not null,
+    version integer not null default 1, -- of the workspace's key that wraps it; of a workspace's key, its own
     primary key (workspace, kind, owner)
+);
+
+-- Legal holds. While one stands, neither retention nor erasure touches what it covers.
+create table holds (
+    id text primary key,
+    workspace text not null references workspaces,
+    subjects text[] not null default '{}', -- pseudonyms
+    app text,
+    sealed bytea not null, -- whom it names and why, under the workspace's key
+    key text not null, -- that placed it
+    since timestamptz not null default now(),
+    check ((app is null) = (subjects <> '{}'))
 );
 
 -- An uploaded app folder, waiting for the job that makes a release of it; sealed under the workspace's key.
@@ -125,7 +229,8 @@ create table bundles (
     id text primary key,
     workspace text not null references workspaces,
     sealed bytea not null,
-    created timestamptz not null default now()
+    created timestamptz not null default now(),
+    author text not null default '' -- the key that uploaded it
 );
 
 -- A base of documents, filled by pushes or from folders, never both. `snapshot` is the one that is searched.
@@ -249,7 +354,10 @@ create table intents (
     parameters jsonb not null,
     streamed boolean not null,
     begun timestamptz not null,
-    writer text not null default ''
+    writer text not null default '',
+    arm text not null default 'stable', -- of the route that sent it to this release
+    weight double precision, -- of that arm then, 0 to 1; null where nothing was drawn
+    unit text -- whom it was drawn for, a salted hash; null: for this request alone
 );
 create index intents_by_time on intents (workspace, begun desc);
 
@@ -271,7 +379,8 @@ create table completions (
     first_sentence_ms double precision,
     total_ms double precision not null,
     documents text[] not null default '{}',
-    ended timestamptz not null
+    ended timestamptz not null,
+    decision jsonb -- what was found, checked and called on the way: ledger/decision.py
 );
 
 -- Few, and looked for with every batch: without it a young table is read whole each time.
@@ -286,6 +395,19 @@ create table payloads (
     at timestamptz not null default now()
 );
 create index payloads_by_time on payloads (at);
+
+-- What people, or systems downstream, made of an answer; the last word stands.
+create table feedback (
+    request text primary key references intents on delete cascade,
+    workspace text not null,
+    subject text not null, -- the request's
+    key text not null, -- that gave it
+    score double precision check (score between 0 and 1),
+    outcome jsonb not null default '{}', -- what came of it: numbers by name
+    sealed bytea, -- comment and correction, under the subject's key
+    at timestamptz not null default now()
+);
+create index feedback_by_subject on feedback (workspace, subject);
 
 -- The log: what happened. An event waits, then the integrator gives it a position in its workspace's log, and with it
 -- the record (canonical JSON) and the salt that the log's entry commits to. Erasure takes both away; the entry stays.
@@ -343,7 +465,24 @@ create table evaluations (
     dataset bytea not null, -- sealed under the workspace's key, as the results are
     summary jsonb,
     created timestamptz not null default now(),
+    repeats integer not null default 1, -- how often each question is asked
+    baseline text, -- what it is compared with: a release or a model, as a request would name it
+    budget_usd double precision, -- asking stops there
+    golden boolean not null default true, -- the data set is the release's own
     foreign key (workspace, app, release) references releases
+);
+
+-- Answers to the questions of data sets. An evaluation takes those that are there: `asked` is the digest of who
+-- answered, `question` that of the question and its asker's groups. Sealed under the workspace's key.
+create table delivered (
+    workspace text not null,
+    asked text not null,
+    question text not null,
+    seed integer not null,
+    sealed bytea not null,
+    cost_usd double precision,
+    created timestamptz not null default now(),
+    primary key (workspace, asked, question, seed)
 );
 
 create table evaluation_cases (
@@ -368,7 +507,8 @@ create function record_v1(new_intents jsonb, new_completions jsonb) returns void
 begin
     if new_intents <> '[]' then
         insert into proveout.intents
-            select * from jsonb_populate_recordset(null::proveout.intents, new_intents)
+            select * from jsonb_populate_recordset(
+                jsonb_populate_record(null::proveout.intents, '{"arm": "stable"}'), new_intents) -- an older gateway's
             on conflict do nothing;
         insert into proveout.events (workspace, kind, at, request)
             select workspace, 'serving:request:begun', begun, request
@@ -425,15 +565,69 @@ end $$;
 revoke all on function end_orphans_v1 from public;
 grant execute on function end_orphans_v1 to proveout_service;
 
+create function held_v1(workspace text, subject text, app text) returns boolean stable language sql as
+    $$ select exists (select from proveout.holds h
+                      where h.workspace = $1 and (h.app = $3 or $2 = any(h.subjects))) $$;
+
+-- Takes away what is older than a time and not held, of one class of records, at most so many; answers with how many
+-- went. The log keeps its entries: what goes is what they commit to. With its owner's rights, because the record is
+-- written by its functions alone.
+create function expire_v1(class text, before timestamptz, most integer) returns bigint
+    language plpgsql security definer set search_path = proveout, public, pg_temp as $$
+declare
+    here text := scope_workspace();
+    old text[];
+    ids bigint[];
+begin
+    if not scope_unrestricted() then
+        return 0;
+    elsif class = 'payloads' then
+        select coalesce(array_agg(request), '{}') into old from (
+            select p.request from payloads p join intents i using (request)
+            where p.workspace = here and p.at < before and not held_v1(here, p.subject, i.app) limit most) o;
+        delete from payloads where request = any(old);
+        return cardinality(old);
+    elsif class = 'requests' then
+        select coalesce(array_agg(request), '{}') into old from (
+            select i.request from intents i join completions c using (request)
+            where i.workspace = here and i.begun < before
+              and not exists (select from events e where e.request = i.request
+                              and (e.position is null or held_v1(here, e.subject, i.app))) limit most) o;
+        delete from payloads where request = any(old);
+        delete from completions where request = any(old);
+        delete from intents where request = any(old);
+        update events set record = null, salt = null, subject = null, facts = '{}' where request = any(old);
+        return cardinality(old);
+    elsif class = 'events' then
+        select coalesce(array_agg(id), '{}') into ids from (
+            select e.id from events e
+            where e.workspace = here and e.at < before and e.request is null and e.record is not null
+              and not held_v1(here, e.subject, e.facts ->> 'app') limit most) o;
+        update events set record = null, salt = null, subject = null, facts = '{}' where id = any(ids);
+        return cardinality(ids);
+    elsif class = 'evaluations' then
+        select coalesce(array_agg(id), '{}') into old from (
+            select v.id from evaluations v
+            where v.workspace = here and v.created < before and not held_v1(here, null, v.app) limit most) o;
+        delete from evaluations where id = any(old);
+        delete from delivered where workspace = here and created < before
+            and not exists (select from holds h where h.workspace = here and h.app is not null);
+        return cardinality(old);
+    end if;
+    raise exception 'no class of records is called %', class;
+end $$;
+revoke all on function expire_v1 from public;
+grant execute on function expire_v1 to proveout_service;
+
 do $$
 declare
     name text;
 begin
-    foreach name in array array['sealing_keys', 'bundles', 'knowledge', 'versions', 'chunks', 'snapshots', 'members',
-                                'segments', 'postings', 'uploads',
+    foreach name in array array['sealing_keys', 'holds', 'bundles', 'knowledge', 'versions', 'chunks', 'snapshots',
+                                'members', 'segments', 'postings', 'uploads',
                                 'intents', 'completions', 'payloads',
                                 'events', 'tiles', 'checkpoints', 'witnesses',
-                                'evaluations', 'evaluation_cases'] loop
+                                'evaluations', 'evaluation_cases', 'delivered', 'feedback'] loop
         execute format('alter table %I enable row level security', name);
         execute format('alter table %I force row level security', name);
     end loop;
@@ -461,9 +655,12 @@ create policy of_readers on chunks for select
     using (workspace = (select scope_workspace()) and exists (select from versions v where v.id = chunks.version));
 create policy of_workspace on uploads for all using (workspace = (select scope_workspace()));
 create policy of_workspace on sealing_keys for all using (workspace = (select scope_workspace()));
+create policy of_workspace on holds for all using (workspace = (select scope_workspace()));
 create policy of_workspace on bundles for all using (workspace = (select scope_workspace()));
 create policy of_workspace on evaluations for all using (workspace = (select scope_workspace()));
 create policy of_workspace on evaluation_cases for all using (workspace = (select scope_workspace()));
+create policy of_workspace on delivered for all using (workspace = (select scope_workspace()));
+create policy of_workspace on feedback for all using (workspace = (select scope_workspace()));
 -- whatever changes something notes it
 create policy appended on events for insert with check (true);
 create policy expired on payloads for delete

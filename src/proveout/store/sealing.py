@@ -6,12 +6,16 @@ small row makes every copy of the text unreadable, in backups and logs too. The 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
 import os
 import secrets
-from collections.abc import Sequence
+import shlex
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -19,11 +23,14 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from proveout.errors import ProveoutError, StartRefused
+from proveout.settings import MASTER_KEY, MASTER_KEY_COMMAND
 from proveout.store.pool import Session
 
 MASTER_KEY_FILE = "master.key"  # in the data folder, mode 0600
 KeyKind = Literal["workspace", "document", "subject", "log"]
 _KEY_BYTES, _NONCE_BYTES = 32, 12
+_SPOOL = "/spool"  # no workspace is called so
+_COMMAND_SECONDS = 30.0
 
 
 class Unsealable(ProveoutError):
@@ -47,33 +54,39 @@ def unseal(key: bytes, sealed: bytes, purpose: str) -> bytes:
 
 
 class Keyring:
-    """The keys of content. Unwrapped workspace keys stay in memory; the others are unwrapped as rows bring them."""
+    """The keys of content. Unwrapped workspace keys stay in memory; the others are unwrapped as rows bring them.
 
-    def __init__(self, master: bytes) -> None:
-        self._master = master
-        self._workspaces: dict[str, bytes] = {}
+    A workspace has keys of several versions. The newest wraps the keys of documents, subjects and logs; the first also
+    makes pseudonyms and seals what has no owner, and stays. `master` is the key above them, or what reads it, the
+    newest first: it is read again when what was read opens nothing, so that it may be exchanged while processes run.
+    """
+
+    def __init__(self, master: bytes | Callable[[], Sequence[bytes]]) -> None:
+        self._read = (lambda: (master,)) if isinstance(master, bytes) else master
+        self._masters = self._read()
+        self._workspaces: dict[str, dict[int, bytes]] = {}
 
     async def workspace(self, session: Session, workspace: str) -> bytes:
-        """The key of a workspace, made at its first use."""
-        if workspace not in self._workspaces:
-            wrapped = await _wrapped(session, self._master, workspace, "workspace", workspace)
-            self._workspaces[workspace] = unseal(self._master, wrapped, _purpose("workspace", workspace))
-        return self._workspaces[workspace]
+        """The first key of a workspace, made at its first use."""
+        return (await self._versions(session, workspace))[1]
 
     async def key(self, session: Session, workspace: str, kind: KeyKind, owner: str) -> bytes:
         """The key of a document or subject, made at its first use."""
-        above = await self.workspace(session, workspace)
-        return unseal(above, await _wrapped(session, above, workspace, kind, owner), _purpose(kind, owner))
+        row = await session.row("sealing.get", workspace=workspace, kind=kind, owner=owner)
+        if row is None:
+            return (await self.keys(session, workspace, kind, [owner]))[0]
+        return await self.unwrap(session, workspace, kind, owner, bytes(row["wrapped"]))
 
     async def keys(self, session: Session, workspace: str, kind: KeyKind, owners: Sequence[str]) -> list[bytes]:
         """The keys of documents or subjects in the order of `owners`, made at their first use."""
-        above = await self.workspace(session, workspace)
         wanted = sorted(set(owners))
-        fresh = [seal(above, secrets.token_bytes(_KEY_BYTES), _purpose(kind, owner)) for owner in wanted]
         where = {"workspace": workspace, "kind": kind, "owners": wanted}
-        await session.run("sealing.insert_many", **where, wrapped=fresh)  # those that are there already stay
-        rows = await session.fetch("sealing.get_many", **where)
-        found = {row["owner"]: unseal(above, row["wrapped"], _purpose(kind, row["owner"])) for row in rows}
+        rows = {row["owner"]: row["wrapped"] for row in await session.fetch("sealing.get_many", **where)}
+        if missing := [owner for owner in wanted if owner not in rows]:
+            fresh = {owner: secrets.token_bytes(_KEY_BYTES) for owner in missing}
+            await self._keep(session, workspace, kind, fresh)
+            rows = {row["owner"]: row["wrapped"] for row in await session.fetch("sealing.get_many", **where)}
+        found = {owner: await self.unwrap(session, workspace, kind, owner, bytes(rows[owner])) for owner in wanted}
         return [found[owner] for owner in owners]
 
     async def pseudonym(self, session: Session, workspace: str, subject: str) -> str:
@@ -81,46 +94,164 @@ class Keyring:
         key = await self.workspace(session, workspace)
         return hmac.digest(key, f"subject {subject}".encode(), "sha256")[:16].hex()
 
-    @property
-    def spool_key(self) -> bytes:
+    async def spool_key(self, session: Session, workspace: str) -> bytes:
         """The key of the spool, which is written while no other key can be read."""
-        return hmac.digest(self._master, b"proveout spool", "sha256")
+        if await session.row("sealing.get", workspace=workspace, kind="log", owner=_SPOOL) is None:
+            derived = hmac.digest(self._masters[-1], b"proveout spool", "sha256")  # as it was before it was kept
+            await self._keep(session, workspace, "log", {_SPOOL: derived})
+        return await self.key(session, workspace, "log", _SPOOL)
 
-    def unwrap(self, workspace: str, kind: KeyKind, owner: str, wrapped: bytes) -> bytes:
-        """The key that a row brought along, of a workspace whose own key is in memory. Raises Unsealable."""
-        return unseal(self._workspaces[workspace], wrapped, _purpose(kind, owner))
+    async def unwrap(self, session: Session, workspace: str, kind: KeyKind, owner: str, wrapped: bytes) -> bytes:
+        """The key that a row brought along. Raises Unsealable."""
+        for again in (False, True):  # what is in memory may be older than the row
+            versions = await self._versions(session, workspace, again=again)
+            for version in sorted(versions, reverse=True):
+                with suppress(Unsealable):
+                    return unseal(versions[version], wrapped, _purpose(kind, owner))
+        raise Unsealable
 
+    async def add_version(self, session: Session, workspace: str) -> int:
+        """A newer key of the workspace, which wraps all that is made from now on; answers with its version.
 
-async def _wrapped(session: Session, above: bytes, workspace: str, kind: KeyKind, owner: str) -> bytes:
-    """The wrapped key as stored; a new one is stored first when there is none."""
-    where = {"workspace": workspace, "kind": kind, "owner": owner}
-    row = await session.row("sealing.get", **where)
-    if row is None:
-        fresh = seal(above, secrets.token_bytes(_KEY_BYTES), _purpose(kind, owner))
-        await session.run("sealing.insert", **where, wrapped=fresh)
-        row = await session.row("sealing.get", **where)  # another process may have been first
-    assert row is not None
-    return bytes(row["wrapped"])
+        The newest, while anything is still wrapped by an older one: a rotation was not ended.
+        """
+        await session.row("sealing.lock", workspace=workspace)  # what is being made under an older one is waited for
+        versions = await self._versions(session, workspace, again=True)
+        newest = max(versions)
+        if newest > 1 and await session.row("sealing.older", workspace=workspace, version=newest, limit=1):
+            return newest
+        await self._insert_version(session, workspace, newest + 1)
+        return newest + 1
+
+    async def rewrap(self, session: Session, workspace: str, version: int, limit: int) -> int:
+        """Wraps anew what an older key of the workspace wraps, at most `limit` keys; answers with how many."""
+        rows = await session.fetch("sealing.older", workspace=workspace, version=version, limit=limit)
+        above = (await self._versions(session, workspace, again=True))[version]
+        for row in rows:
+            key = await self.unwrap(session, workspace, row["kind"], row["owner"], bytes(row["wrapped"]))
+            wrapped = seal(above, key, _purpose(row["kind"], row["owner"]))
+            where = {"workspace": workspace, "kind": row["kind"], "owner": row["owner"]}
+            await session.run("sealing.rewrap", **where, wrapped=wrapped, version=version)
+        return len(rows)
+
+    async def rewrap_workspace(self, session: Session, workspace: str) -> int:
+        """Wraps the workspace's keys by the newest master key; answers with how many were wrapped by an older one."""
+        await session.row("sealing.lock_master")  # what is being made under an older one is waited for
+        self._masters = await asyncio.to_thread(self._read)
+        moved = 0
+        for row in await session.fetch("sealing.versions", workspace=workspace):
+            key, master = await self._under_master(row["owner"], bytes(row["wrapped"]))
+            if master != self._masters[0]:
+                wrapped = seal(self._masters[0], key, _purpose("workspace", row["owner"]))
+                where = {"workspace": workspace, "kind": "workspace", "owner": row["owner"]}
+                await session.run("sealing.rewrap", **where, wrapped=wrapped, version=row["version"])
+                moved += 1
+        return moved
+
+    async def _keep(self, session: Session, workspace: str, kind: KeyKind, fresh: Mapping[str, bytes]) -> None:
+        """Stores keys of owners that have none; the first one stays."""
+        await session.row("sealing.lock_shared", workspace=workspace)
+        newest = await session.row("sealing.newest", workspace=workspace)
+        versions = await self._versions(session, workspace)
+        version = newest["version"] if newest is not None and newest["version"] else 1
+        if version not in versions:
+            versions = await self._versions(session, workspace, again=True)
+        owners = sorted(fresh)
+        wrapped = [seal(versions[version], fresh[owner], _purpose(kind, owner)) for owner in owners]
+        where = {"workspace": workspace, "kind": kind, "owners": owners}
+        await session.run("sealing.insert_many", **where, wrapped=wrapped, version=version)
+
+    async def _versions(self, session: Session, workspace: str, *, again: bool = False) -> dict[int, bytes]:
+        """The keys of a workspace by version; the first is made at its first use."""
+        if again or workspace not in self._workspaces:
+            rows = await session.fetch("sealing.versions", workspace=workspace)
+            if not rows:
+                await self._insert_version(session, workspace, 1)
+                rows = await session.fetch("sealing.versions", workspace=workspace)  # another may have been first
+            self._workspaces[workspace] = {
+                row["version"]: (await self._under_master(row["owner"], bytes(row["wrapped"])))[0] for row in rows
+            }
+        return self._workspaces[workspace]
+
+    async def _insert_version(self, session: Session, workspace: str, version: int) -> None:
+        await session.row("sealing.lock_master_shared")
+        self._masters = await asyncio.to_thread(self._read)
+        owner = workspace if version == 1 else f"{workspace}/{version}"
+        wrapped = seal(self._masters[0], secrets.token_bytes(_KEY_BYTES), _purpose("workspace", owner))
+        where = {"workspace": workspace, "kind": "workspace", "owners": [owner]}
+        await session.run("sealing.insert_many", **where, wrapped=[wrapped], version=version)
+
+    async def _under_master(self, owner: str, wrapped: bytes) -> tuple[bytes, bytes]:
+        """A workspace's key, and the master key that wraps it. Raises Unsealable."""
+        for again in (False, True):
+            if again:
+                self._masters = await asyncio.to_thread(self._read)
+            for master in self._masters:
+                with suppress(Unsealable):
+                    return unseal(master, wrapped, _purpose("workspace", owner)), master
+        raise Unsealable
 
 
 def _purpose(kind: KeyKind, owner: str) -> str:
     return f"key of {kind} {owner}"
 
 
-def new_master_key() -> str:
-    """A fresh master key, as text."""
-    return base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
+def new_master_key() -> bytes:
+    """A fresh master key."""
+    return secrets.token_bytes(_KEY_BYTES)
 
 
-def read_master_key(text: str | None, path: Path) -> bytes:
-    """The master key from the environment's `text`, else from the file. Raises StartRefused."""
+def read_master_keys(text: str | None, command: str | None, path: Path) -> list[bytes]:
+    """The master keys, the newest first: from the environment's `text`, else a command, else the file.
+
+    Base64, with blanks between. Raises StartRefused.
+    """
+    if text is not None:
+        given, place = text, MASTER_KEY.name
+    elif command is not None:
+        given, place = _printed(command), MASTER_KEY_COMMAND.name
+    else:
+        place = str(path)
+        try:
+            given = path.read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            raise StartRefused(
+                f"The master key cannot be read from {path}: put it back, or set {MASTER_KEY.name}."
+            ) from error
     try:
-        given = text or path.read_text(encoding="ascii")
-        key = base64.b64decode(given.strip(), validate=True)
-    except (OSError, UnicodeDecodeError, binascii.Error) as error:
-        raise StartRefused(
-            f"The master key cannot be read from {path}: put it back, or set PROVEOUT_MASTER_KEY."
-        ) from error
-    if len(key) != _KEY_BYTES:
-        raise StartRefused(f"The master key has {len(key)} bytes; it must be the base64 text of {_KEY_BYTES}.")
-    return key
+        keys = [base64.b64decode(word, validate=True) for word in given.split()]
+    except binascii.Error as error:
+        raise StartRefused(f"The master key of {place} is not base64.") from error
+    if not keys or any(len(key) != _KEY_BYTES for key in keys):
+        found = len(keys[0]) if keys else 0
+        raise StartRefused(f"The master key of {place} has {found} bytes; it must be the base64 text of {_KEY_BYTES}.")
+    return keys
+
+
+def write_master_keys(path: Path, keys: Sequence[bytes]) -> None:
+    """Puts these keys into the file, whole or not at all, for its owner alone; durable when this returns."""
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    draft.touch(mode=0o600, exist_ok=False)
+    with draft.open("w", encoding="ascii") as file:
+        file.writelines(base64.b64encode(key).decode() + "\n" for key in keys)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _printed(command: str) -> str:
+    try:
+        done = subprocess.run(
+            shlex.split(command), capture_output=True, text=True, check=False, timeout=_COMMAND_SECONDS
+        )
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise StartRefused(f"{MASTER_KEY_COMMAND.name} cannot be run: {error}.") from error
+    if done.returncode:
+        words = " ".join(done.stderr.split())
+        raise StartRefused(f"{MASTER_KEY_COMMAND.name} ended with {done.returncode}: {words}")
+    return done.stdout

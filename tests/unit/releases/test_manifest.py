@@ -129,6 +129,7 @@ data_classes: [internal]
 """
     app = read_app({"app.yaml": (GOOD + facts).encode(), "docs/a.md": b"hello"})
     assert app.declared.facts == {
+        "rollout": Plan().model_dump(mode="json"),
         "purpose": "Answer questions.",
         "problem": "Answers take two days.",
         "objectives": [{"measure": "minutes to an answer", "target": 5, "baseline": 2880}],

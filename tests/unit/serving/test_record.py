@@ -23,6 +23,7 @@ def test_a_client_that_leaves_while_its_end_is_being_recorded_leaves_one_complet
 
         rooms = MagicMock()
         rooms.payloads.seal, rooms.payloads.subject, rooms.journal.write = seal, AsyncMock(return_value="s"), write
+        rooms.payloads.salt = AsyncMock(return_value=bytes(32))
         caller = Principal(Key("k", "k", "default", "user"), frozenset())
         asked = Asked("echo", (Message("user", "?"),))
         call = Call("req_1", caller, asked, streamed=True, models=(ModelUse("echo", "sha256:0"),))

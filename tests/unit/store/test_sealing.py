@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proveout.errors import StartRefused
-from proveout.store.sealing import Unsealable, new_master_key, read_master_key, seal, unseal
+from proveout.store.sealing import Unsealable, new_master_key, read_master_keys, seal, unseal, write_master_keys
 
 KEY = bytes(range(32))
 
@@ -43,9 +43,16 @@ def test_what_was_never_sealed_does_not_open(sealed: bytes) -> None:
 
 
 def test_the_master_key_comes_from_text_or_file(tmp_path: Path) -> None:
-    text = new_master_key()
-    (tmp_path / "key").write_text(text + "\n")
-    assert read_master_key(None, tmp_path / "key") == read_master_key(text, tmp_path / "none")
-    for wrong in ("", "not base64!", "c2hvcnQ="):
+    key, older = new_master_key(), new_master_key()
+    write_master_keys(tmp_path / "key", [key, older])
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    text = (tmp_path / "key").read_text()
+    assert read_master_keys(None, None, tmp_path / "key") == [key, older]
+    assert read_master_keys(text, "false", tmp_path / "none") == [key, older]
+    assert read_master_keys(None, f"cat '{tmp_path / 'key'}'", tmp_path / "none") == [key, older]
+    for wrong in (None, "not base64!", "c2hvcnQ=", " ", f"{text} c2hvcnQ="):
         with pytest.raises(StartRefused, match="master key"):
-            read_master_key(wrong or None, tmp_path / "none")
+            read_master_keys(wrong, None, tmp_path / "none")
+    for command, said in (("no-such-command", "cannot be run"), ("sh -c 'echo locked >&2; exit 3'", "3: locked")):
+        with pytest.raises(StartRefused, match=said):
+            read_master_keys(None, command, tmp_path / "none")

@@ -6,16 +6,17 @@ import asyncio
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from proveout import settings
-from proveout.edge.cli import output
+from proveout.edge.cli import output, requests
 from proveout.edge.cli.client import connect
 from proveout.errors import InvalidInput, Unavailable
 from proveout.ledger.verify import (
@@ -128,12 +129,56 @@ def events(
         output.table(rows, ("at", "position", "kind", "by", "request"))
 
 
+class Form(StrEnum):
+    """What an export is made of."""
+
+    JSONL = "jsonl"
+    OTEL = "otel"
+    TILES = "tiles"
+
+
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="The folder to write into; what is there already is kept.")],
+    to: Annotated[Path, typer.Option(help="The file; of `tiles` the folder.")],
+    format: Annotated[  # noqa: A002 (the option's name)
+        Form,
+        typer.Option(
+            help="jsonl: records with their entries of the log, otel: OTLP spans, one a line, tiles: the whole log, as "
+            "any client of C2SP's tlog-tiles reads it."
+        ),
+    ] = Form.TILES,
+    app: requests.OfApp = None,
+    release: requests.OfRelease = None,
+    subject: requests.OfSubject = None,
+    outcome: requests.OfOutcome = None,
+    guard: requests.OfGuard = None,
+    since: requests.Since = None,
+    until: requests.Until = None,
     json: output.AsJson = False,
 ) -> None:
-    """Copy the log into a folder of static files, which any client of C2SP's tlog-tiles reads."""
+    """Write out what happened. That it was exported is on record too."""
+    which = requests.given(
+        app=app, release=release, subject=subject, outcome=outcome, guard=guard, since=since, until=until
+    )
+    if format == Form.TILES and which:
+        raise InvalidInput(f"tiles are the whole log: leave out {', '.join(which)}, or export jsonl.")
+    count = _write_tiles(to) if format == Form.TILES else asyncio.run(_write_lines(to, {"format": format, **which}))
+    what = {Form.JSONL: "records", Form.OTEL: "spans", Form.TILES: "entries"}[format]
+    output.document({"to": str(to), what: count}) if json else output.say(f"{count} {what} in {to}")
+
+
+async def _write_lines(file: Path, asked: Mapping[str, Any]) -> int:
+    told, count = settings.read(), 0
+    async with connect(told.url, told.key) as client:
+        with file.open("wb") as out:
+            async for line in client.lines("/api/v1/log/exports", asked):
+                out.write(line)
+                count += 1
+    return count
+
+
+def _write_tiles(folder: Path) -> int:
+    _call("/api/v1/log/exports", {"format": "tiles"})
     fetch, _ = _server(None)
     notes = {"checkpoint": _head(fetch, None)}
     with suppress(OSError):
@@ -150,8 +195,7 @@ def export(
             progress(done + 1, len(wanted), "tiles")
     for name, note in notes.items():
         (folder / name).write_bytes(note)
-    size = sizes[0]
-    output.document({"folder": str(folder), "size": size}) if json else output.say(f"{size} entries in {folder}")
+    return sizes[0]
 
 
 @app.command(name="follow")
@@ -237,10 +281,10 @@ def _read(read: TileReader, tile: Any) -> bytes:
         raise Unavailable(f"The log's {tile.path} cannot be read ({error}).") from error
 
 
-def _call(path: str) -> dict[str, Any]:
+def _call(path: str, body: object = None) -> dict[str, Any]:
     async def run() -> dict[str, Any]:
         told = settings.read()
         async with connect(told.url, told.key) as client:
-            return dict(await client.call("GET", path))
+            return dict(await client.call("GET" if body is None else "POST", path, body))
 
     return asyncio.run(run())

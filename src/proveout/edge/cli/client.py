@@ -52,6 +52,18 @@ class Client:
             raise Refused(response.status, said.get("message") or f"{self._url} answered {response.status}.")
         return answer
 
+    async def lines(self, path: str, body: object) -> AsyncIterator[bytes]:
+        """The lines of a streamed answer to a POST, as they come. Raises Refused; Unavailable when it breaks off."""
+        try:
+            async with self._session.post(self._url + path, json=body) as response:
+                if response.status >= 400:
+                    said = (await response.json(content_type=None)).get("error", {})
+                    raise Refused(response.status, said.get("message") or f"{self._url} answered {response.status}.")
+                async for line in response.content:
+                    yield line
+        except (aiohttp.ClientError, ConnectionError, ValueError) as error:
+            raise Unavailable(f"{self._url} broke off ({error}): what came is incomplete.") from error
+
     async def ready(self) -> dict[str, Any]:
         """What `/readyz` says, ready or not. Raises Unavailable."""
         try:

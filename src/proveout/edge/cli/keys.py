@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from proveout import settings
 from proveout.edge.cli import output
 from proveout.edge.cli.client import connect
+from proveout.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -67,3 +68,29 @@ def revoke(
 
     asyncio.run(run())
     output.document({"revoked": key}) if json else output.say(f"{key} is revoked")
+
+
+@app.command()
+def rotate(
+    master: Annotated[bool, typer.Option("--master", help="The master key, above those of all workspaces.")] = False,
+    workspace: Annotated[bool, typer.Option("--workspace", help="The workspace's key.")] = False,
+    json: output.AsJson = False,
+) -> None:
+    """Put a new key in the place of one that seals content. Everything opens all the while; a killed job goes on."""
+    if master == workspace:
+        raise InvalidInput("Give --master or --workspace, one of them.")
+
+    async def run() -> dict[str, Any]:
+        told = settings.read()
+        async with connect(told.url, told.key) as client:
+            level = "master" if master else "workspace"
+            begun = await client.call("POST", "/api/v1/rotations", {"level": level})
+            return await client.job(begun["job"])
+
+    done = asyncio.run(run())
+    if json:
+        output.document(done)
+        return
+    output.say(f"the {done['rotated']} key is new; {done['rewrapped']} keys were wrapped anew")
+    for refused in done["not_purged"]:
+        output.warn(f"the database did not allow: {refused}")

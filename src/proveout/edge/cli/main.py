@@ -8,15 +8,19 @@ import typer
 
 from proveout.edge.cli import (
     audit,
+    backup,
     costs,
     doctor,
     erase,
     evaluate,
+    hold,
     init,
     keys,
     knowledge,
     migrate,
     releases,
+    replay,
+    requests,
     serve,
     witness,
 )
@@ -37,13 +41,18 @@ app.command()(releases.check)
 app.command()(doctor.doctor)
 app.command()(costs.costs)
 app.command()(erase.erase)
+app.command()(replay.replay)
 app.command()(migrate.migrate)
+app.command()(backup.backup)
+app.command()(backup.restore)
 app.command()(witness.witness)
 app.add_typer(releases.app, name="release", help="Create and look at releases.")
 app.add_typer(knowledge.app, name="knowledge", help="Search knowledge and look at its snapshots.")
 app.add_typer(evaluate.app, name="eval", help="Ask a release its golden questions.")
+app.add_typer(requests.app, name="requests", help="Search what was asked: who, when, of which release.")
 app.add_typer(audit.app, name="audit", help="Receipts, and whether the log is what it was.")
-app.add_typer(keys.app, name="key", help="Create, list and revoke API keys.")
+app.add_typer(keys.app, name="key", help="Create, list and revoke API keys; rotate the keys that seal content.")
+app.add_typer(hold.app, name="hold", help="Keep what is on record from retention and erasure.")
 
 
 def main() -> None:

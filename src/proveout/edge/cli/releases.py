@@ -13,7 +13,7 @@ from proveout import settings
 from proveout.edge.cli import output
 from proveout.edge.cli.client import connect
 from proveout.errors import InvalidInput
-from proveout.evals.golden import read_golden
+from proveout.evals.cases import read_cases
 from proveout.releases.bundle import read_folder
 from proveout.releases.manifest import read_app
 from proveout.retrieval.reader import Reader
@@ -27,7 +27,7 @@ Named = Annotated[str, typer.Argument(metavar="APP@N")]
 def check(folder: Folder, json: output.AsJson = False) -> None:
     """Check an app folder: its manifest, prompts, golden questions and every document. Needs no server."""
     read = read_app(read_folder(folder))
-    cases = read_golden(read.golden, read.declared.evals.golden or "golden")
+    cases = read_cases(read.golden, read.declared.evals.golden or "golden")
     names = {document for files in read.sources.values() for document in files}
     unknown = [
         f"{read.declared.evals.golden}: {case.id}: the document {document!r} is in no knowledge"

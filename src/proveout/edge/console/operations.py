@@ -1,4 +1,4 @@
-"""The operations page: what is running, how it is used, what it costs, the last requests; and a request by itself.
+"""The operations page: what is running, how it is used, what it costs, and the requests that are looked for.
 
 Rendered whole by the server. A script asks for the page again and swaps what changed; without it the page stands still.
 Nothing here shows what was asked or answered: that is sealed.
@@ -24,7 +24,8 @@ from proveout.edge.wiring import Gateway
 from proveout.engine.catalogue import ECHO, LOCAL
 from proveout.errors import InvalidInput, NotFound, ProveoutError, Unauthenticated, Unavailable
 from proveout.ledger import report
-from proveout.ledger.journal import Ending, now
+from proveout.ledger.erase import pseudonyms
+from proveout.ledger.journal import Ending, Filter, now
 from proveout.store.pool import Row
 
 _LISTED = 25  # requests on one page
@@ -54,6 +55,17 @@ PERIODS = {
     "30d": Period("30 days", timedelta(days=1), 30, "day"),
 }
 BY: Mapping[report.By, str] = {"app": "App", "model": "Model", "day": "Day", "key": "Key"}
+GUARDS = (
+    "injection",
+    "personal_data",
+    "secrets",
+    "unicode",
+    "egress",
+    "canary",
+    "toxicity",
+    "content",
+    "groundedness",
+)
 ENDINGS: tuple[Ending, ...] = (*Outcome, "open")
 
 
@@ -65,7 +77,17 @@ class View:
     by: report.By = "app"
     app: str = ""
     outcome: Ending | Literal[""] = ""
+    release: str = ""
+    guard: str = ""
+    subject: str = ""
+    since: str = ""
+    until: str = ""
     before: str = ""
+
+    @property
+    def narrows(self) -> bool:
+        """Whether it looks for more than an app and an outcome."""
+        return any((self.release, self.guard, self.subject, self.since, self.until))
 
     def but(self, **changed: str) -> str:
         """The address of the same view with something changed; what is as by default is left out."""
@@ -118,15 +140,15 @@ async def operations(request: Request) -> Response:
         return shell.welcome(request, error, 401)
     try:
         keys.require(caller, Right.REQUESTS_READ)
-        view, before = _view(request)
+        view, times = _view(request)
     except ProveoutError as error:
-        return shell.refused(error, caller, _heading(error))
+        return shell.refused(error, caller, heading(error))
     here, at = gateway(request), now()
     period = PERIODS[view.period]
     absent = await health.missing(here)
     running = _running(here, caller)
     try:
-        numbers, problem = await _numbers(here, caller, view, before, period.since(at)), None
+        numbers, problem = await _numbers(here, caller, view, times, period.since(at)), None
     except Unavailable as error:
         numbers, problem = None, error.message
     apps = sorted({r.route.app for r in running} | {view.app} - {""})
@@ -147,63 +169,62 @@ async def operations(request: Request) -> Response:
         total=report.total(numbers.costs) if numbers else None,
         bars=charts.bars(numbers.load.windows) if numbers else None,
         lines=charts.lines(numbers.load.windows) if numbers else None,
-        requests=[_listed(row, at) for row in numbers.requests[:_LISTED]] if numbers else [],
+        requests=[listed(row, at) for row in numbers.requests[:_LISTED]] if numbers else [],
         older=numbers.requests[_LISTED - 1]["begun"].isoformat() if numbers and numbers.requests[_LISTED:] else None,
         apps=apps,
         endings=ENDINGS,
+        guards=GUARDS,
     )
 
 
-async def show_request(request: Request) -> Response:
-    """`GET /operations/requests/{id}`: what is recorded of one request; what was said is sealed and not shown."""
-    try:
-        caller = principal(request)
-    except Unauthenticated as error:
-        return shell.welcome(request, error, 401)
-    here = gateway(request)
-    try:
-        keys.require(caller, Right.REQUESTS_READ)
-        row = await here.rooms.journal.get(caller.scope, request.path_params["request"])
-    except ProveoutError as error:
-        return shell.refused(error, caller, _heading(error))
-    names = {k.id: k.name for k in here.directory().keys.values() if k.workspace == caller.key.workspace}
-    return shell.page("request.html", caller, row=_listed(row, now()), intended=row["model"], key=names.get(row["key"]))
-
-
-def _heading(error: ProveoutError) -> str:
+def heading(error: ProveoutError) -> str:
     if isinstance(error, InvalidInput):
         return "This address does not say what to show"
     return "Not here, or not for your key" if isinstance(error, NotFound) else "This cannot be shown now"
 
 
-def _view(request: Request) -> tuple[View, datetime | None]:
-    """The view that the address asks for, and from when on back requests are listed. Raises InvalidInput."""
+def _view(request: Request) -> tuple[View, dict[str, datetime]]:
+    """The view that the address asks for, and the times that it names; UTC without a zone. Raises InvalidInput."""
     given = request.query_params
     view = View(**{f.name: given[f.name] for f in fields(View) if given.get(f.name)})  # type: ignore[arg-type]
     for name, known in (("period", PERIODS), ("by", get_args(report.By)), ("outcome", ("", *ENDINGS))):
         if getattr(view, name) not in known:
             raise InvalidInput(f"{name}: {getattr(view, name)!r} is not one of {', '.join(filter(None, known))}.")
-    try:
-        before = datetime.fromisoformat(view.before) if view.before else None
-    except ValueError as error:
-        raise InvalidInput(f"before: {view.before!r} is not a time, as 2026-01-31T12:00:00+00:00 is.") from error
-    return view, before.replace(tzinfo=before.tzinfo or UTC) if before else None
+    times = {}
+    for name in ("since", "until", "before"):
+        if text := getattr(view, name):
+            try:
+                times[name] = datetime.fromisoformat(text)
+            except ValueError as error:
+                raise InvalidInput(f"{name}: {text!r} is not a time, as 2026-01-31T12:00:00+00:00 is.") from error
+    if view.release and not view.release.isdigit():
+        raise InvalidInput(f"release: {view.release!r} is not the number of a release.")
+    return view, {name: at.replace(tzinfo=at.tzinfo or UTC) for name, at in times.items()}
 
 
-async def _numbers(here: Gateway, caller: Principal, view: View, before: datetime | None, since: datetime) -> Numbers:
+async def _numbers(
+    here: Gateway, caller: Principal, view: View, times: Mapping[str, datetime], since: datetime
+) -> Numbers:
     period, scope = PERIODS[view.period], caller.scope
     async with here.store.unscoped() as session:
         database = await session.row("database.about")
     assert database is not None
-    outcome = view.outcome or None
+    subjects = view.subject and await pseudonyms(here.store, here.keyring, scope, view.subject)
+    which = Filter(
+        app=view.app or None,
+        release=int(view.release) if view.release else None,
+        outcome=view.outcome or None,
+        guard=view.guard or None,
+        subjects=subjects or None,
+        since=times.get("since"),
+        until=times.get("until"),
+    )
     return Numbers(
         database=database,
         load=await report.load(here.store, scope, since, period.step, period.windows),
         costs=await report.costs(here.store, scope, view.by, since),
         asked=await report.models(here.store, scope, now() - _SEEN),
-        requests=await here.rooms.journal.newest(
-            scope, _LISTED + 1, app=view.app or None, outcome=outcome, before=before
-        ),
+        requests=await here.rooms.journal.newest(scope, _LISTED + 1, which, before=times.get("before")),
     )
 
 
@@ -248,7 +269,7 @@ def _state(name: str, absent: Mapping[str, str], asked: Row | None) -> tuple[boo
     return (True, "built in") if kind == ECHO else (None, "not asked in 24 h")
 
 
-def _listed(row: Row, at: datetime) -> dict[str, Any]:
+def listed(row: Row, at: datetime) -> dict[str, Any]:
     """A request as it is shown; without a completion it is under way, or after a long time without an end."""
     open_ = "under way" if at - row["begun"] < _NO_END_AFTER else "no end"
     return {**row, "ending": row["outcome"] or open_, "model": row["answered_by"] or row["model"]}

@@ -51,5 +51,6 @@ async def _keep(request: Request, caller: Principal, content: bytes) -> str:
     async with here.store.within(caller.scope) as session:
         key = await here.keyring.workspace(session, caller.key.workspace)
         sealed = seal(key, content, "bundle")
-        await session.run("bundles.insert", id=bundle, workspace=caller.key.workspace, sealed=sealed)
+        about = {"id": bundle, "workspace": caller.key.workspace, "author": caller.key.id}
+        await session.run("bundles.insert", **about, sealed=sealed)
     return bundle

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -9,6 +11,7 @@ from proveout.domain import WORKSPACE
 from proveout.edge.http.requests import gateway
 from proveout.edge.wiring import Gateway
 from proveout.errors import ProveoutError
+from proveout.store.postgres import disk_trouble
 
 
 async def healthz(_: Request) -> JSONResponse:
@@ -24,8 +27,13 @@ async def readyz(request: Request) -> JSONResponse:
 
 
 async def missing(here: Gateway) -> dict[str, str]:
-    """What keeps the server from answering: `models`, `database` or an app, and why; nothing when it is ready."""
+    """What keeps the server from answering: `models`, `database`, `disk` or an app, and why; nothing when it is ready.
+
+    A disk that is full or fails is found out by writing to it, so that it is known to be well again, too.
+    """
     absent: dict[str, str] = {}
+    if trouble := await asyncio.to_thread(disk_trouble, here.settings.data):
+        absent["disk"] = trouble
     try:
         await here.rooms.catalogue.check()
     except ProveoutError as error:

@@ -154,17 +154,15 @@ async def get_document(request: Request, caller: Caller, kb: Base, document: Id)
     here, workspace = gateway(request), caller.key.workspace
     absent = NotFound(f"There is no document {document!r} in {kb}, or your key does not grant it.")
     async with here.store.within(caller.scope) as session:
-        await here.keyring.workspace(session, workspace)
         try:
             serial = (await find(session, caller.scope, kb, None))["serial"]
         except NotFound:
             raise absent from None
         row = await session.row("versions.get", workspace=workspace, knowledge=kb, document=document, serial=serial)
-    if row is None:
-        raise absent
-    whole = unseal_whole(
-        here.keyring.unwrap(workspace, "document", owner_of(kb, document), row["wrapped"]), row["sealed"]
-    )
+        if row is None:
+            raise absent
+        key = await here.keyring.unwrap(session, workspace, "document", owner_of(kb, document), row["wrapped"])
+    whole = unseal_whole(key, row["sealed"])
     found = {"document": document, "title": whole.title, "text": whole.text, "metadata": msgspec.Raw(whole.metadata)}
     told: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(found))
     return told | ({"readers": row["readers"]} if Right.KNOWLEDGE_WRITE in caller.rights else {})

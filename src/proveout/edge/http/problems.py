@@ -25,9 +25,10 @@ _RETRY_AFTER = 2
 
 
 def body(error: errors.ProveoutError) -> dict[str, Any]:
-    """`{"error": {message, type, param, code}}`, as OpenAI's clients read it."""
+    """`{"error": {message, type, param, code}}`, as OpenAI's clients read it; of a closed gate also `missing`."""
     _, kind = _status(error)
-    return {"error": {"message": error.message, "type": kind, "param": None, "code": error.code}}
+    said: dict[str, Any] = {"error": {"message": error.message, "type": kind, "param": None, "code": error.code}}
+    return {**said, "missing": list(error.missing)} if isinstance(error, errors.GateClosed) else said
 
 
 def response(error: errors.ProveoutError, request: str | None = None) -> JSONResponse:

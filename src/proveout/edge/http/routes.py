@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from proveout.edge.console import operations, pages
+from proveout.edge.console import operations, pages, timeline
 from proveout.edge.http import health, problems
 from proveout.edge.http.control import control
 from proveout.edge.http.ledger import ledger
@@ -64,7 +64,7 @@ def application(settings: Settings) -> Starlette:
             Route("/openapi.json", openapi, methods=["GET"]),
             Route("/", pages.ask, methods=["GET"]),
             Route("/operations", operations.operations, methods=["GET"]),
-            Route("/operations/requests/{request}", operations.show_request, methods=["GET"]),
+            Route("/operations/requests/{request}", timeline.show_request, methods=["GET"]),
             Route("/login", pages.login, methods=["GET"]),
             Route("/logout", pages.logout, methods=["POST"]),
             Route("/assets/app.schema.json", app_schema, methods=["GET"]),

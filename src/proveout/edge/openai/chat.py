@@ -104,6 +104,7 @@ class ChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             messages=wire.messages(self.messages),
             options=self._options(),
             bounds_thoughts=self.max_completion_tokens is not None,
+            conversation=wire.conversation(self.metadata),
             **sampling,
         )
 

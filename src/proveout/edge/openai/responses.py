@@ -140,6 +140,7 @@ class ResponsesRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             top_p=self.top_p,
             options=self._options(),
             user=wire.user(self.user),
+            conversation=wire.conversation(self.metadata),
         )
 
     def _options(self) -> dict[str, Any]:

@@ -136,6 +136,14 @@ def user(name: str | None) -> str | None:
     return name or None
 
 
+def conversation(metadata: Any) -> str | None:
+    """Which conversation a request is a turn of: `metadata.conversation`. Raises InvalidInput for what names none."""
+    name = metadata.get("conversation") if isinstance(metadata, dict) else None
+    if name is not None and (not isinstance(name, str) or len(name) > 1_000):
+        raise InvalidInput("metadata.conversation: a text of at most 1,000 characters names a conversation.")
+    return name or None
+
+
 def refuse(body: object, reasons: Mapping[str, str]) -> None:
     """Raises InvalidInput when a field is set that this server does not do: it is never just dropped."""
     for name, why in reasons.items():
@@ -205,7 +213,7 @@ def about(call: Call, answer: Answer) -> dict[str, Any]:
     return {
         "request": call.request,
         "release": call.release.label if call.release else None,
-        "arm": "stable" if call.stage else None,
+        "arm": call.arm if call.stage else None,
         "citations": msgspec.to_builtins(answer.citations),
         "verdicts": msgspec.to_builtins(answer.verdicts),
         "grounded": answer.grounded,

@@ -29,7 +29,7 @@ from proveout.engine.local import local_models
 from proveout.errors import ProveoutError, StartRefused
 from proveout.store.pool import Store
 from proveout.store.postgres import EmbeddedPostgres
-from proveout.store.sealing import MASTER_KEY_FILE, new_master_key
+from proveout.store.sealing import MASTER_KEY_FILE, new_master_key, write_master_keys
 
 _SOCKET_PATH_BYTES = 100  # sun_path holds 108
 _DATABASE_SECONDS = 60.0
@@ -68,7 +68,7 @@ async def up(plan: Plan) -> AsyncIterator[Running]:
     """Starts everything; the processes run until the context ends. Raises StartRefused."""
     data = plan.data.absolute()
     _check_door(plan)
-    lock = _claim(data)
+    lock = claim(data)
     supervisor = Supervisor(data / "logs")
     try:
         with _listen(plan.host, plan.port) as door:
@@ -84,7 +84,7 @@ async def up(plan: Plan) -> AsyncIterator[Running]:
 
 
 async def _start(plan: Plan, data: Path, door: socket.socket, supervisor: Supervisor) -> None:
-    run = _runtime_folder(data)
+    run = runtime_folder(data)
     engine = run / "engine.sock"
     environment = settings.for_child(
         {
@@ -180,7 +180,7 @@ def _tls_arguments(plan: Plan) -> list[str]:
     return ["--tls-certificate", str(plan.certificate.absolute()), "--tls-key", str(plan.key.absolute())]
 
 
-def _claim(data: Path) -> int:
+def claim(data: Path) -> int:
     """Makes the data folder, for its owner alone, and holds its lock. Raises StartRefused."""
     try:
         for folder in (data, data / "logs", data / "cache"):
@@ -224,7 +224,7 @@ def _listen_unix(path: Path) -> socket.socket:
     return listening
 
 
-def _runtime_folder(data: Path) -> Path:
+def runtime_folder(data: Path) -> Path:
     """A 0700 folder whose paths are short enough for Unix sockets: in the data folder, else in the temporary one.
 
     Raises StartRefused when somebody else holds the temporary one.
@@ -260,16 +260,17 @@ async def _migrate(environment: Mapping[str, str], *, patience: float) -> None:
 
 
 def _ensure_master_key(data: Path) -> None:
-    """Makes the master key, unless the environment or the data folder has one."""
-    if settings.read().master_key is None and not (data / MASTER_KEY_FILE).exists():
-        _write_secret(data / MASTER_KEY_FILE, new_master_key())
+    """Makes the master key, unless the environment, a command or the data folder has one."""
+    told = settings.read()
+    if told.master_key is None and told.master_key_command is None and not (data / MASTER_KEY_FILE).exists():
+        write_master_keys(data / MASTER_KEY_FILE, [new_master_key()])
 
 
 def _too_long(folder: Path) -> bool:
     return len(os.fsencode(folder / ".s.PGSQL.5432.lock")) > _SOCKET_PATH_BYTES
 
 
-def _write_secret(path: Path, text: str) -> None:
+def write_secret(path: Path, text: str) -> None:
     """A file for its owner alone, whole or not at all."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -281,7 +282,7 @@ async def _ensure_owner(database: str, data: Path) -> None:
     """Registers the owner key, making it first when the data folder has none."""
     path = data / "owner.key"
     if not path.exists():
-        _write_secret(path, new_key_text())
+        write_secret(path, new_key_text())
     store = Store(database, size=1)
     await store.open()
     try:

@@ -2,27 +2,39 @@
 -- One batch of the group commit.
 select record_v1(%(intents)s, %(completions)s);
 
--- name: payloads.expire (scoped)
--- Deletes payloads that are older than this many days.
-delete from payloads where at < now() - make_interval(days => %(days)s);
+-- name: payloads.get (scoped)
+-- What is kept of a request's content, and what tells why nothing is.
+select p.subject, p.sealed, c.outcome, coalesce((c.decision->>'captured')::boolean, true) as captured,
+       exists (select from events e where e.request = i.request and e.kind = 'serving:request:ended'
+               and e.position is not null and e.record is null) as erased
+from intents i left join completions c using (request) left join payloads p using (request)
+where i.request = %(request)s;
 
 -- name: requests.get (scoped)
 -- One request with its completion, if it has one. Documents are named as far as the scope may read them now.
 select i.*, c.outcome, c.reason, c.grounded, c.quoted, c.prompt_tokens, c.completion_tokens, c.cost_usd,
-       c.first_token_ms, c.first_sentence_ms, c.total_ms, c.ended, c.model as answered_by, c.served_by, c.runtime,
+       c.first_token_ms, c.first_sentence_ms, c.total_ms, c.ended, c.model as answered_by, c.served_by, c.runtime, c.decision,
+       (select e.subject from events e where e.request = i.request and e.kind = 'serving:request:ended') as subject,
        array(select d from unnest(c.documents) d
              where exists (select from versions v where v.workspace = i.workspace and v.document = d)) as documents,
        cardinality(c.documents) as documents_found
 from intents i left join completions c using (request) where i.request = %(request)s;
 
 -- name: requests.list (scoped)
--- The newest requests of a workspace: of an app, of an outcome (`open`: without one), begun before a time.
-select i.request, i.app, i.release, i.stage, i.model, i.key, i.purpose, i.begun, c.outcome, c.grounded, c.quoted,
+-- The newest requests of a workspace: of an app, a release, an outcome (`open`: without one), subjects, a time; with a
+-- verdict of a guard; begun before a time.
+select i.request, i.app, i.release, i.stage, i.arm, i.model, i.key, i.purpose, i.begun, c.outcome, c.grounded, c.quoted,
        c.prompt_tokens, c.completion_tokens, c.cost_usd, c.first_token_ms, c.total_ms, c.model as answered_by
 from intents i left join completions c using (request)
 where i.workspace = (select scope_workspace())
   and (%(app)s::text is null or i.app = %(app)s)
+  and (%(release)s::integer is null or i.release = %(release)s)
   and (%(outcome)s::text is null or coalesce(c.outcome, 'open') = %(outcome)s)
+  and (%(guard)s::text is null or c.decision->'verdicts' @> jsonb_build_array(jsonb_build_object('guard', %(guard)s::text)))
+  and (%(subjects)s::text[] is null or i.request in
+       (select e.request from events e where e.workspace = (select scope_workspace()) and e.subject = any(%(subjects)s)))
+  and (%(since)s::timestamptz is null or i.begun >= %(since)s)
+  and (%(until)s::timestamptz is null or i.begun < %(until)s)
   and (%(before)s::timestamptz is null or i.begun < %(before)s)
 order by i.begun desc limit %(limit)s;
 
@@ -69,3 +81,21 @@ insert into writers (id) values (%(id)s) on conflict (id) do update set seen = n
 -- name: writers.end_orphans (unscoped)
 -- Ends what processes left open that have been silent for so many seconds.
 select end_orphans_v1(make_interval(secs => %(seconds)s)) as ended;
+
+-- name: requests.export (scoped)
+-- Ended requests, oldest first (their numbers sort by time), after one.
+select i.request, i.app, i.release, i.release_digest, i.stage, i.arm, i.weight, i.key, i.purpose, i.model, i.parameters,
+       i.begun, c.outcome, c.grounded, c.quoted, c.prompt_tokens, c.completion_tokens, c.cost_usd, c.first_token_ms,
+       c.first_sentence_ms, c.total_ms, c.model as answered_by, c.served_by, c.decision, e.subject
+from intents i join completions c using (request)
+left join events e on e.request = i.request and e.kind = 'serving:request:ended'
+where i.workspace = (select scope_workspace())
+  and (%(app)s::text is null or i.app = %(app)s)
+  and (%(release)s::integer is null or i.release = %(release)s)
+  and (%(outcome)s::text is null or c.outcome = %(outcome)s)
+  and (%(guard)s::text is null or c.decision->'verdicts' @> jsonb_build_array(jsonb_build_object('guard', %(guard)s::text)))
+  and (%(subjects)s::text[] is null or e.subject = any(%(subjects)s))
+  and (%(since)s::timestamptz is null or i.begun >= %(since)s)
+  and (%(until)s::timestamptz is null or i.begun < %(until)s)
+  and (%(after)s::text is null or i.request > %(after)s)
+order by i.request limit %(limit)s;

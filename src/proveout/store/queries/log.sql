@@ -95,3 +95,21 @@ where workspace = (select scope_workspace())
   and (%(until)s::timestamptz is null or at < %(until)s)
   and (%(before)s::bigint is null or id < %(before)s)
 order by id desc limit %(limit)s;
+
+-- name: events.export (scoped)
+-- What is in the log, oldest first, after a position; of requests what a filter lets through, of the rest by app and time.
+select e.kind, e.at, e.position, e.request, e.subject, e.record, e.salt, e.commitment
+from events e
+left join intents i on i.request = e.request
+left join completions c on c.request = e.request
+where e.workspace = (select scope_workspace()) and e.position is not null
+  and (%(app)s::text is null or coalesce(i.app, e.facts->>'app') = %(app)s)
+  and (%(release)s::text is null or coalesce(i.release::text, e.facts->>'number', e.facts->>'release') = %(release)s::text)
+  and (%(outcome)s::text is null or c.outcome = %(outcome)s)
+  and (%(guard)s::text is null or c.decision->'verdicts' @> jsonb_build_array(jsonb_build_object('guard', %(guard)s::text)))
+  and (%(subjects)s::text[] is null or e.request in
+       (select s.request from events s where s.workspace = (select scope_workspace()) and s.subject = any(%(subjects)s)))
+  and (%(since)s::timestamptz is null or e.at >= %(since)s)
+  and (%(until)s::timestamptz is null or e.at < %(until)s)
+  and (%(after)s::bigint is null or e.position > %(after)s)
+order by e.position limit %(limit)s;

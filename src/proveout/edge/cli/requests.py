@@ -1,0 +1,99 @@
+"""`proveout requests`: what is on record of requests, never what was said in them."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.parse
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from proveout import settings
+from proveout.edge.cli import output
+from proveout.edge.cli.client import connect
+
+app = typer.Typer(no_args_is_help=True)
+
+_TIME = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
+OfApp = Annotated[str | None, typer.Option("--app", help="Of this app.")]
+OfRelease = Annotated[int | None, typer.Option("--release", help="Answered by the release with this number.")]
+OfSubject = Annotated[str | None, typer.Option("--subject", help="Of a user as clients named it, or a key's id.")]
+OfOutcome = Annotated[str | None, typer.Option("--outcome", help="answered, refused, failed, …, or open.")]
+OfGuard = Annotated[str | None, typer.Option("--guard", help="With a verdict of this guard.")]
+Since = Annotated[datetime | None, typer.Option("--since", formats=_TIME, help="From then on; UTC without a zone.")]
+Until = Annotated[datetime | None, typer.Option("--until", formats=_TIME, help="Before then; UTC without a zone.")]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given, as the server takes them."""
+    found = {name: value for name, value in options.items() if value is not None}
+    for name, value in found.items():
+        if isinstance(value, datetime):
+            found[name] = value.replace(tzinfo=value.tzinfo or UTC).isoformat()
+    return found
+
+
+@app.command(name="list")
+def list_requests(
+    app: OfApp = None,
+    release: OfRelease = None,
+    subject: OfSubject = None,
+    outcome: OfOutcome = None,
+    guard: OfGuard = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 50,
+    json: output.AsJson = False,
+) -> None:
+    """List requests, newest first."""
+    which = given(
+        app=app,
+        release=release,
+        subject=subject,
+        outcome=outcome,
+        guard=guard,
+        since=since,
+        until=until,
+        limit=limit,
+    )
+    found = _get(f"/api/v1/requests?{urllib.parse.urlencode(which)}")
+    if json:
+        output.document(found)
+        return
+    columns = ("begun", "request", "app", "release", "model", "outcome", "grounded", "total_ms", "cost_usd")
+    output.table(found["requests"], columns)
+
+
+@app.command()
+def show(
+    request: Annotated[str, typer.Argument(metavar="REQUEST", help="The number of a request: req_…")],
+    json: output.AsJson = False,
+) -> None:
+    """Show one request: who asked, which release answered, what was found and checked, tokens, cost and times."""
+    row = _get(f"/api/v1/requests/{request}")
+    if json:
+        output.document(row)
+        return
+    decision = row.pop("decision", None) or {}
+    retrieval = decision.pop("retrieval", None) or {}
+    chunks = retrieval.pop("chunks", [])
+    lines = {**row, **retrieval, **{k: v for k, v in decision.items() if k != "verdicts"}}
+    output.table([{"field": name, "value": _short(value)} for name, value in lines.items()], ("field", "value"))
+    if chunks:
+        output.table([{"passage": chunk, "score": f"{score:.3f}"} for chunk, score in chunks], ("passage", "score"))
+    if decision.get("verdicts"):
+        output.table(decision["verdicts"], ("guard", "action", "reason", "score"))
+
+
+def _short(value: Any) -> Any:
+    return {k: v for k, v in value.items() if v not in (None, [])} or None if isinstance(value, dict) else value
+
+
+def _get(path: str) -> dict[str, Any]:
+    async def run() -> dict[str, Any]:
+        told = settings.read()
+        async with connect(told.url, told.key) as client:
+            return dict(await client.call("GET", path))
+
+    return asyncio.run(run())

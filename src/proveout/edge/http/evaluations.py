@@ -1,0 +1,109 @@
+"""The control plane's evaluations: questions asked of a release, scored, compared, and reported."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from proveout.access import keys
+from proveout.domain import Principal, Release, Right
+from proveout.edge.http.releases import find
+from proveout.edge.http.requests import gateway, principal
+from proveout.edge.wiring import EVALUATE
+from proveout.errors import InvalidInput, NotFound
+from proveout.evals.cases import read_cases
+from proveout.evals.runner import check_groups, is_random
+from proveout.releases.measure import scored_cases
+from proveout.serving.resolve import find_release
+from proveout.store.sealing import seal, unseal
+
+router = APIRouter(prefix="/api/v1")
+Caller = Annotated[Principal, Depends(principal)]
+_RANDOM_REPEATS = 3  # of each question, where the model samples
+
+
+class NewEvaluation(BaseModel):
+    """What to ask a release, how often, and what to compare it with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset: str | None = None  # JSON lines; left out: the release's own golden questions
+    baseline: str | None = None  # a release (APP@N) or a model, asked the same questions
+    repeats: int | None = Field(default=None, ge=1, le=50)
+    budget_usd: float | None = Field(default=None, gt=0)
+
+
+@router.post("/apps/{app}/releases/{number}/evaluations", status_code=202)
+async def create_evaluation(
+    request: Request, caller: Caller, app: str, number: int, body: NewEvaluation
+) -> dict[str, str]:
+    """Asks a release its golden questions, or those of `dataset` (JSON lines), as a job.
+
+    Over its own questions the result becomes evidence. `repeats` defaults to 1, or 3 where the model samples.
+    """
+    keys.require(caller, Right.EVALUATIONS_RUN)
+    here, release = gateway(request), find(request, caller, app, number)
+    dataset = await _golden(request, caller, release) if body.dataset is None else body.dataset
+    cases = read_cases(dataset, "dataset")
+    if not cases:
+        raise InvalidInput(f"{release.label} came without golden questions: set evals.golden, or give a data set.")
+    check_groups(cases, caller)
+    if body.baseline is not None and ("/" in body.baseline or body.baseline == "echo"):
+        here.rooms.catalogue.resolve(body.baseline)
+    elif body.baseline is not None:
+        find_release(here.directory(), caller, body.baseline)
+    evaluation = f"evaluation_{secrets.token_hex(8)}"
+    async with here.store.within(caller.scope) as session:
+        key = await here.keyring.workspace(session, release.workspace)
+        await session.run(
+            "evaluations.insert",
+            id=evaluation,
+            workspace=release.workspace,
+            app=app,
+            release=number,
+            key=caller.key.id,
+            dataset=seal(key, dataset.encode(), "dataset"),
+            repeats=body.repeats or (_RANDOM_REPEATS if is_random(release) else 1),
+            baseline=body.baseline,
+            budget_usd=body.budget_usd,
+            golden=body.dataset is None,
+        )
+    return {"evaluation": evaluation, "job": await here.jobs.enqueue(EVALUATE, release.workspace, evaluation)}
+
+
+@router.get("/apps/{app}/evaluations")
+async def list_evaluations(
+    request: Request, caller: Caller, app: str, limit: Annotated[int, Query(ge=1, le=1000)] = 50
+) -> dict[str, Any]:
+    """The evaluations of an app, newest first, with the summaries of those that are done."""
+    keys.require(caller, Right.EVALUATIONS_RUN)
+    async with gateway(request).store.within(caller.scope) as session:
+        rows = await session.fetch("evaluations.list", app=app, limit=limit)
+    return {"evaluations": [dict(row) for row in rows]}
+
+
+@router.get("/evaluations/{evaluation}")
+async def show_evaluation(request: Request, caller: Caller, evaluation: str) -> dict[str, Any]:
+    """The summary of an evaluation and every scored answer."""
+    keys.require(caller, Right.EVALUATIONS_RUN)
+    here = gateway(request)
+    async with here.store.within(caller.scope) as session:
+        row = await session.row("evaluations.get", evaluation=evaluation)
+        if row is None:
+            raise NotFound(f"There is no evaluation {evaluation}.")
+        cases = await scored_cases(session, here.keyring, caller.key.workspace, evaluation)
+    shown = ("id", "app", "release", "baseline", "golden", "repeats", "summary", "created")
+    return {**{key: row[key] for key in shown}, "cases": msgspec.to_builtins(cases)}
+
+
+async def _golden(request: Request, caller: Principal, release: Release) -> str:
+    here = gateway(request)
+    async with here.store.within(caller.scope) as session:
+        key = await here.keyring.workspace(session, release.workspace)
+        about = {"workspace": release.workspace, "app": release.app, "number": release.number}
+        row = await session.row("releases.golden", **about)
+    return unseal(key, row["golden"], "golden").decode() if row and row["golden"] else ""

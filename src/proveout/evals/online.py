@@ -1,0 +1,90 @@
+"""What a request that ended says of the release that answered it: bad events, times, amounts, scores.
+
+Every metric is read from the record alone, so that whoever holds the log can compute the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from proveout.domain import Outcome
+
+NAN = math.nan
+QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+_FAILED = (Outcome.FAILED, Outcome.TRUNCATED)
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """One request that ended, or feedback on one, of those whose arm was drawn.
+
+    `bad`: 1 the event happened, 0 it did not, NaN it was not measured; what does not apply to the request is absent.
+    `amounts`: milliseconds, tokens, USD of an answered request; NaN what was not measured. `weight` is the candidate's
+    when the arm was drawn; `unit` names whom it was drawn for, None: this request alone.
+    """
+
+    candidate: bool
+    weight: float
+    at: float  # seconds since the epoch, when the request ended
+    unit: str | None = None
+    call: bool = True  # False: feedback
+    bad: Mapping[str, float] = {}
+    amounts: Mapping[str, float] = {}
+    score: float | None = None
+
+
+def read(row: Mapping[str, Any]) -> Reading:
+    """A row of `readings.since`."""
+    candidate = row["arm"] == "candidate"
+    weight = row["weight"] if candidate else 1 - row["weight"]
+    about = {"candidate": candidate, "weight": weight, "at": row["ended"].timestamp(), "unit": row["unit"]}
+    if row["kind"].endswith(":given"):
+        negative = row["facts"].get("negative")
+        bad = {"feedback": 1.0} if negative else {}
+        return Reading(**about, call=False, bad=bad, score=row["facts"].get("score"))
+    answered = row["outcome"] == Outcome.ANSWERED
+    return Reading(**about, bad=bad_events(row), amounts=amounts(row) if answered else {})
+
+
+def bad_events(row: Mapping[str, Any]) -> dict[str, float]:
+    """Which bad events a request was, of those that can be told when it ends.
+
+    An answer is unsupported when the support check found nothing for words of it, whether they were shown or kept back.
+    """
+    outcome, verdicts = row["outcome"], row["verdicts"] or ()
+    spoke = {v["guard"] for v in verdicts if v["action"] in ("flag", "block")}
+    bad = {
+        "errors": float(outcome in _FAILED),
+        "refused": float(outcome == Outcome.REFUSED),
+        "guarded": float(bool(spoke - {"groundedness"})),
+        "left": float(outcome == Outcome.CANCELLED),
+    }
+    if outcome == Outcome.ANSWERED:
+        unsupported = row["grounded"] is False or row["quoted"] or "groundedness" in spoke
+        bad["unsupported"] = NAN if row["grounded"] is None else float(unsupported)
+    return bad
+
+
+def amounts(row: Mapping[str, Any]) -> dict[str, float]:
+    """What an answer took."""
+    taken = {
+        "first_text": row["first_sentence_ms"],
+        "total": row["total_ms"],
+        "tokens": row["completion_tokens"],
+        "cost": row["cost_usd"],
+    }
+    return {name: NAN if value is None else float(value) for name, value in taken.items()}
+
+
+def thresholds(name: str, values: Sequence[float]) -> dict[str, float]:
+    """The quantiles of an amount in a sample of the stable release's answers: `{"total_p95": …}` (nearest rank)."""
+    ordered = sorted(values)
+    return {f"{name}_{q}": ordered[math.ceil(share * len(ordered)) - 1] for q, share in QUANTILES.items()}
+
+
+def is_negative(score: float | None, outcome: Mapping[str, float]) -> bool:
+    """Whether feedback says that the answer was of no use: a thumb down, not solved, escalated."""
+    return score == 0 or outcome.get("solved") == 0 or outcome.get("escalated", 0) > 0

@@ -1,0 +1,140 @@
+"""Before anything runs: how many cases and repeats show a change of a given size, and what that takes."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from proveout.evals.compare import ALPHA
+from proveout.evals.distributions import normal_quantile
+from proveout.evals.statistics import Answers, Noise, cases_needed, rare_power, within_variance
+
+POWER = 0.98  # a regression of the planned size slips through once in fifty runs
+WITHIN = 0.16  # variance between repeats where nothing was measured: answers that are right four times in five
+MOST_REPEATS = 50
+_CHOICES = (1, 2, 3, 5, 10, 20)
+
+
+class Effort(msgspec.Struct, frozen=True):
+    """What one answer takes on average: seconds, tokens in and out, USD. Unmeasured: a guess for a small local model."""
+
+    seconds: float = 2.0
+    prompt_tokens: float = 800.0
+    completion_tokens: float = 80.0
+    usd: float = 0.0
+    measured: bool = False
+
+
+class Option(msgspec.Struct, frozen=True):
+    """A number of repeats, and the cases that it needs."""
+
+    repeats: int
+    cases: int
+    answers: int
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What to run so that a drop of `effect` in a score ends as `fail` with probability `power`.
+
+    `repeats` is None where no number of repeats up to 50 is enough for these `cases`: `options` says how many cases
+    are. `answers`, `seconds`, tokens and `usd` are of both releases together. `noise` is the variance between repeats
+    that was reckoned with; `measured` says whether a past run showed it.
+    """
+
+    effect: float
+    power: float
+    cases: int
+    repeats: int | None
+    options: list[Option]
+    noise: float
+    measured: bool
+    answers: int
+    seconds: float
+    prompt_tokens: int
+    completion_tokens: int
+    usd: float
+
+
+def plan(
+    effect: float,
+    cases: int | None = None,
+    *,
+    past: Answers = (),
+    share: float = 1.0,
+    power: float = POWER,
+    effort: Effort | None = None,
+    concurrent: int = 4,
+) -> Plan:
+    """How often to ask `cases` (without a number: how many to ask) to see a score in [0, 1] drop by `effect`.
+
+    `past`: the scores of an earlier run, repeats per case, of the same app; `share`: the metric's part of the error
+    budget (its weight over the sum of all metrics'). Raises ValueError for an effect or power out of range.
+
+    A drop is taken at its hardest: all of it in cases that turn from right to wrong. With cases given, they are what
+    the release is judged on, and only repeats are chance: r repeats suffice when
+    e√n ≥ z(α)·√(e + 2v/r) + z(power)·√(2v/r), with v the variance between repeats.
+    """
+    if not 0 < effect <= 1 or not 0.5 <= power < 1 or not 0 < share <= 1 or concurrent < 1:
+        raise ValueError("a plan needs 0 < effect ≤ 1, 0.5 ≤ power < 1, 0 < share ≤ 1 and at least one at a time")
+    measured = within_variance(past)
+    within = WITHIN if measured is None else _cautious(measured, past)
+    alpha = ALPHA * share
+    options = [_option(effect, within, repeats, alpha, power) for repeats in _CHOICES if repeats == 1 or within > 0]
+    cheapest = min(options, key=lambda o: (o.answers, o.cases))
+    asked = cases or cheapest.cases
+    repeats = enough_repeats(effect, asked, within, alpha, power) if cases else cheapest.repeats
+    cost = effort or Effort()
+    answers = 2 * asked * (repeats or MOST_REPEATS)
+    return Plan(
+        effect=effect,
+        power=power,
+        cases=asked,
+        repeats=repeats,
+        options=options,
+        noise=within,
+        measured=measured is not None,
+        answers=answers,
+        seconds=answers * cost.seconds / concurrent,
+        prompt_tokens=round(answers * cost.prompt_tokens),
+        completion_tokens=round(answers * cost.completion_tokens),
+        usd=answers * cost.usd,
+    )
+
+
+def enough_repeats(effect: float, cases: int, within: float, alpha: float = ALPHA, power: float = POWER) -> int | None:
+    """The least number of repeats that `plan` asks for; None above 50."""
+    reach = effect * math.sqrt(cases)
+    for repeats in range(1, MOST_REPEATS + 1):
+        noise = 2 * within / repeats
+        needed = normal_quantile(1 - alpha) * math.sqrt(effect + noise) + normal_quantile(power) * math.sqrt(noise)
+        if reach >= needed:
+            return repeats
+    return None
+
+
+def answers_for_rare(rate: float, limit: float, power: float = 0.9, most: int = 1_000_000) -> int | None:
+    """How many answers show bad ones that come at `rate` where at most `limit` is tolerated; None above `most`."""
+    if not 0 < limit < rate < 1:
+        raise ValueError("a rate that is to be seen lies above its limit")
+    low, high = 1, 1
+    while rare_power(rate, high, limit) < power:
+        low, high = high, high * 2
+        if high > most:
+            return None
+    while high - low > max(1, low // 100):
+        middle = (low + high) // 2
+        low, high = (low, middle) if rare_power(rate, middle, limit) >= power else (middle, high)
+    return high
+
+
+def _option(effect: float, within: float, repeats: int, alpha: float, power: float) -> Option:
+    noise = Noise(within, effect * (1 - effect))
+    cases = cases_needed(effect, noise, repeats, alpha, power)
+    return Option(repeats, cases, 2 * cases * repeats)
+
+
+def _cautious(within: float, past: Answers) -> float:
+    """An upper 80 % bound of a variance that was measured with few repeats, at most the 0.25 of a coin."""
+    freedom = sum(len(case) - 1 for case in past if len(case) > 1)
+    return min(0.25, within * (1 + 0.84 * math.sqrt(2 / freedom)))

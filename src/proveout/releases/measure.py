@@ -1,0 +1,272 @@
+"""The job that evaluates a release: asks, scores, compares, judges by the app's targets, and records the evidence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from proveout.access.keys import principal_of
+from proveout.domain import Principal, Release
+from proveout.errors import InvalidInput, NotFound
+from proveout.evals.cases import Case, digest, read_cases
+from proveout.evals.compare import Comparison, Metric, changed_most, compare
+from proveout.evals.runner import Answers, Asking, Report, Runner
+from proveout.evals.scorers import Scorer, scorers
+from proveout.evals.scorers.confined import Confined, Custom, custom_scorers
+from proveout.evals.statistics import amounts_interval, scores_interval
+from proveout.evals.targets import Judged, Target, judge_target, parse_target
+from proveout.guard.support import SupportCheck
+from proveout.jobs.runtime import Result, Steps
+from proveout.ledger.integrate import LogKeys
+from proveout.releases import evidence
+from proveout.releases.policy import Policy
+from proveout.serving.call import Rooms
+from proveout.store.events import Kind, note
+from proveout.store.pool import Row, Session, Store, as_json
+from proveout.store.sealing import Keyring, seal, unseal
+
+Scores = Mapping[str, Mapping[str, Sequence[float]]]
+"""scorer → case → one score a repeat, as `evals.compare` takes them."""
+
+_UNCOMPARED = {"ttft_ms", "per_token_ms", "total_ms"}  # taken at other times, under another load
+_MARGIN = 0.05  # points of a score
+_MARGIN_OF_AMOUNTS = 0.2  # parts of the baseline's mean
+_CHANGES = 20
+_EVERY = 0.3  # seconds between two reports of progress
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two that are asked: its answers and their scores."""
+
+    model: str
+    answers: Answers
+    scores: Scores
+
+
+class Evaluate:
+    """The job `evaluate`: its argument is an evaluation's id, its result the id and the verdict."""
+
+    def __init__(self, store: Store, keyring: Keyring, keys: LogKeys, rooms: Rooms, policy: Policy) -> None:
+        self._store = store
+        self._keyring = keyring
+        self._keys = keys
+        self._rooms = rooms
+        self._policy = policy
+        self._runner = Runner(store, keyring, rooms)
+
+    async def __call__(self, steps: Steps, evaluation: str) -> Result:
+        return await steps.run("evaluate", self._evaluate, steps, evaluation)
+
+    async def _evaluate(self, steps: Steps, evaluation: str) -> dict[str, Any]:
+        async with self._store.within(steps.scope) as session:
+            row = await session.row("evaluations.get", evaluation=evaluation)
+            if row is None:
+                raise NotFound(f"There is no evaluation {evaluation}.")
+            key = await self._keyring.workspace(session, steps.scope.workspace)
+            about = {"workspace": steps.scope.workspace, "app": row["app"], "number": row["release"]}
+            brought = await session.row("releases.golden", **about)
+        cases = [case for case in read_cases(unseal(key, row["dataset"], "dataset").decode(), "dataset") if case.counts]
+        if not cases:
+            raise InvalidInput("No case of the data set counts yet: cases that nobody wrote by hand need a review.")
+        release = self._rooms.directory().releases[steps.scope.workspace, row["app"], row["release"]]
+        code = unseal(key, brought["scorers"], "scorers").decode() if brought and brought["scorers"] else ""
+        async with AsyncExitStack() as stack:
+            measures = await self._scorers(stack, code)
+            candidate = await self._side(steps, row, release.label, cases, measures, row["budget_usd"])
+            left = None if row["budget_usd"] is None else max(0.0, row["budget_usd"] - candidate.answers.spent)
+            baseline = await self._side(steps, row, row["baseline"], cases, measures, left) if row["baseline"] else None
+        judged = self._targets(release, candidate, measures)
+        compared = _compare(cases, candidate, baseline, measures) if baseline else None
+        summary = _summary(cases, row, candidate, baseline, measures, judged, compared)
+        await self._finish(steps, row, release, cases, (candidate, baseline), summary)
+        return {"evaluation": evaluation, "verdict": summary["verdict"]}
+
+    async def _scorers(self, stack: AsyncExitStack, code: str) -> dict[str, Scorer]:
+        found = scorers(self._rooms.embed, SupportCheck(self._rooms.embed).weigh)
+        if code:
+            child = await stack.enter_async_context(Confined(code, "evals.scorers"))
+            found |= {name: Custom(name, kind, child) for name, kind in custom_scorers(code, "evals.scorers").items()}
+        return found
+
+    async def _side(
+        self,
+        steps: Steps,
+        row: Row,
+        model: str,
+        cases: Sequence[Case],
+        measures: Mapping[str, Scorer],
+        budget: float | None,
+    ) -> Side:
+        principal = self._principal(row["key"])
+        asking = Asking(row["id"], model, principal, cases, row["repeats"], budget_usd=budget)
+        answers = await self._runner.ask(steps.scope, asking, _told(steps, f"asking {model}"))
+        scores: dict[str, dict[str, list[float]]] = {name: {} for name in measures}
+        for case in cases:
+            for seed in range(row["repeats"]):
+                delivered = answers.delivered.get((case.id, seed))
+                for name, scorer in measures.items() if delivered else ():
+                    assert delivered is not None
+                    score = await scorer.score(case, delivered)
+                    if score is not None:
+                        scores[name].setdefault(case.id, []).append(score)
+        return Side(model, answers, {name: by_case for name, by_case in scores.items() if by_case})
+
+    def _principal(self, key: str) -> Principal:
+        principal = principal_of(self._rooms.directory(), key)
+        if principal is None:
+            raise InvalidInput("The key that asked for this evaluation was revoked: start it again with another one.")
+        return principal
+
+    def _targets(self, release: Release, side: Side, measures: Mapping[str, Scorer]) -> list[Judged]:
+        """The app's measurable targets, or the policy's where it sets none, judged."""
+        declared = release.facts.get("targets")
+        own = targets_of(declared if isinstance(declared, Mapping) else {}, measures)
+        found = own or targets_of(self._policy.targets, measures)
+        return [judge_target(t, list(side.scores.get(t.metric, {}).values()), measures[t.metric].kind) for t in found]
+
+    async def _finish(
+        self,
+        steps: Steps,
+        row: Row,
+        release: Release,
+        cases: Sequence[Case],
+        sides: tuple[Side, Side | None],
+        summary: Mapping[str, Any],
+    ) -> None:
+        """Keeps the result, and the evidence where the questions were the release's own, once."""
+        candidate, baseline = sides
+        workspace = steps.scope.workspace
+        async with self._store.within(steps.scope) as session:
+            key = await self._keyring.workspace(session, workspace)
+            if await session.row("evaluations.finish", evaluation=row["id"], summary=as_json(summary)) is None:
+                return
+            where = {"workspace": workspace, "evaluation": row["id"]}
+            results = [(case.id, _result(case, candidate, baseline, row["repeats"])) for case in cases]
+            rows = [
+                {**where, "case": case, "result": seal(key, msgspec.json.encode(result), "case")}
+                for case, result in results
+            ]
+            await session.run_many("evaluations.put_case", rows)
+            told = {
+                "evaluation": row["id"],
+                "app": release.app,
+                "release": release.number,
+                "digest": release.digest,
+                "verdict": summary["verdict"],
+                "data_set": summary["data_set"],
+                "cases": summary["cases"],
+                "targets": [
+                    {"target": f"{t['name']} {t['text']}", "verdict": t["verdict"]} for t in summary["targets"]
+                ],
+            }
+            await note(session, workspace, Kind.EVALUATION_ENDED, row["key"], told)
+            if row["golden"] and candidate.answers.whole:
+                found: evidence.Found = ("measured", summary["verdict"])
+                await evidence.record(session, self._keys, release, evidence.EVALUATION, found, row["key"], told)
+
+
+def targets_of(declared: Mapping[str, object], measures: Mapping[str, Scorer]) -> list[Target]:
+    """The targets that a scorer measures; what else is declared is prose, for people."""
+    found = [target for name, text in declared.items() if (target := parse_target(name, text))]
+    return [target for target in found if target.metric in measures]
+
+
+async def scored_cases(session: Session, keyring: Keyring, workspace: str, evaluation: str) -> list[dict[str, Any]]:
+    """What was asked, answered and scored in an evaluation."""
+    key = await keyring.workspace(session, workspace)
+    rows = await session.fetch("evaluations.cases", evaluation=evaluation)
+    return [msgspec.json.decode(unseal(key, row["result"], "case")) for row in rows]
+
+
+def _told(steps: Steps, what: str) -> Report:
+    last = 0.0
+
+    async def report(done: int, total: int, spent: float) -> None:
+        nonlocal last
+        if done == total or time.monotonic() - last > _EVERY:
+            last = time.monotonic()
+            await steps.progress(done, total, f"{what}, {spent:.4f} USD" if spent else what)
+
+    return report
+
+
+def _compare(cases: Sequence[Case], candidate: Side, baseline: Side, measures: Mapping[str, Scorer]) -> Comparison:
+    both = [n for n in measures if n in candidate.scores and n in baseline.scores and n not in _UNCOMPARED]
+    metrics = {}
+    for name in both:
+        kind, better = measures[name].kind, measures[name].better
+        metrics[name] = Metric(name, kind, better, _MARGIN_OF_AMOUNTS if kind == "positive" else _MARGIN)
+    tags = {case.id: frozenset(case.tags) for case in cases}
+    return compare(candidate.scores, baseline.scores, tags, metrics)
+
+
+def _summary(
+    cases: Sequence[Case],
+    row: Row,
+    candidate: Side,
+    baseline: Side | None,
+    measures: Mapping[str, Scorer],
+    judged: Sequence[Judged],
+    compared: Comparison | None,
+) -> dict[str, Any]:
+    delivered = list(candidate.answers.delivered.values())
+    verdicts = [j.verdict for j in judged] + ([compared.verdict] if compared else [])
+    verdict = "fail" if "fail" in verdicts else "pass" if verdicts and set(verdicts) == {"pass"} else "inconclusive"
+    whole = candidate.answers.whole and (baseline is None or baseline.answers.whole)
+    first = {c: d for (c, seed), d in candidate.answers.delivered.items() if seed == 0}
+    before = {c: d.text for (c, seed), d in baseline.answers.delivered.items() if seed == 0} if baseline else {}
+    return {
+        "verdict": verdict if whole or verdict == "fail" else "inconclusive",
+        "data_set": digest(cases),
+        "cases": len(cases),
+        "answers": len(delivered),
+        "asked": candidate.answers.asked + (baseline.answers.asked if baseline else 0),
+        "repeats": row["repeats"],
+        "spent_usd": candidate.answers.spent + (baseline.answers.spent if baseline else 0.0),
+        "whole": whole,
+        "quoted": sum(d.quoted for d in delivered) / max(len(delivered), 1),
+        "scores": {name: _score(by_case, measures[name]) for name, by_case in candidate.scores.items()},
+        "targets": [{"name": j.target.name, "text": j.target.text, **_plain(j, without="target")} for j in judged],
+        "baseline": None if baseline is None else baseline.model,
+        "comparison": msgspec.to_builtins(compared) if compared else None,
+        "changed": msgspec.to_builtins(
+            changed_most(before, {c: d.text for c, d in first.items()}, _CHANGES) if baseline else []
+        ),
+    }
+
+
+def _plain(value: msgspec.Struct, without: str) -> dict[str, Any]:
+    return {key: v for key, v in msgspec.to_builtins(value).items() if key != without}
+
+
+def _score(by_case: Mapping[str, Sequence[float]], scorer: Scorer) -> dict[str, Any]:
+    values = list(by_case.values())
+    interval = (amounts_interval if scorer.kind == "positive" else scores_interval)(values)
+    bounds = {"low": interval.low, "high": interval.high} if interval.n > 1 else {"low": None, "high": None}
+    return {"mean": interval.estimate, **bounds, "cases": interval.n, "better": scorer.better, "kind": scorer.kind}
+
+
+def _result(case: Case, candidate: Side, baseline: Side | None, repeats: int) -> dict[str, Any]:
+    answers = [d for seed in range(repeats) if (d := candidate.answers.delivered.get((case.id, seed)))]
+    first = answers[0] if answers else None
+    before = baseline.answers.delivered.get((case.id, 0)) if baseline else None
+    scores = {name: by_case[case.id] for name, by_case in candidate.scores.items() if case.id in by_case}
+    return {
+        "case": case.id,
+        "question": case.asked,
+        "tags": case.tags,
+        "answer": first.text if first else None,
+        "outcome": first.outcome if first else None,
+        "documents": first.documents if first else [],
+        "quoted": first.quoted if first else False,
+        "total_ms": round(first.total_ms, 1) if first else None,
+        "scores": {name: sum(values) / len(values) for name, values in scores.items()},
+        "repeats": [{"answer": a.text, "outcome": a.outcome} for a in answers[1:]],
+        "baseline": {"answer": before.text, "outcome": before.outcome} if before else None,
+    }

@@ -1,0 +1,62 @@
+"""The stage policies: which evidence a release must have to enter a stage. Data in files, read once at the start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import yaml
+
+from proveout.domain import Basis
+from proveout.errors import StartRefused
+
+_SHIPPED = "stages.yaml"
+GatedStage = Literal["beta", "production"]
+
+
+class Criterion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One demand on a release, of exactly one of three sorts: evidence of a kind, a stage before, approvals.
+
+    Evidence counts when its newest of the kind (and basis, if one is given) says `pass`, is younger than
+    `max_age_days` and has not expired. Approvals are by holders of different keys, none of them the author.
+    """
+
+    id: Annotated[str, msgspec.Meta(min_length=1)]
+    reason: Annotated[str, msgspec.Meta(min_length=1)]
+    source: Annotated[str, msgspec.Meta(min_length=1)]
+    evidence: str | None = None
+    basis: Basis | None = None
+    max_age_days: float | None = None
+    stable_in: GatedStage | None = None
+    approvals: int = 0
+
+    def __post_init__(self) -> None:
+        if [self.evidence is not None, self.stable_in is not None, self.approvals > 0].count(True) != 1:
+            raise ValueError("a criterion demands one of: evidence, stable_in, approvals")
+
+
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The criteria of each stage, and the targets of apps that set none."""
+
+    stages: Mapping[GatedStage, tuple[Criterion, ...]]
+    targets: Mapping[str, str] = {}
+    schema: Literal[1] = 1
+
+    def __post_init__(self) -> None:
+        ids = [criterion.id for criteria in self.stages.values() for criterion in criteria]
+        if len(set(ids)) < len(ids):
+            raise ValueError("every criterion has an id of its own")
+        if set(self.stages) != {"beta", "production"}:
+            raise ValueError("say what `beta` and what `production` demand: a stage that is left out has no gate")
+
+
+def read_policy(file: Path | None) -> Policy:
+    """The policy of `file`, or the one that ships with the program. Raises StartRefused saying what is wrong."""
+    try:
+        text = (file or files(__package__) / _SHIPPED).read_text(encoding="utf-8")
+        return msgspec.convert(yaml.safe_load(text), Policy)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
+        raise StartRefused(f"stages: {file or _SHIPPED} is no policy of stages: {error}.") from error

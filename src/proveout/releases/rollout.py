@@ -1,0 +1,390 @@
+"""What a rollout does next, from what it has seen: pure functions, so that thousands of rollouts can be simulated.
+
+RELIABILITY of the decisions: a rollback is demanded when the weighted average of the guardrails' e-values reaches 1/α,
+so a sound candidate is rolled back with probability ≤ α whatever the guardrails have in common and however often one
+looks. A promotion demands that every criterion by itself is shown to be no worse. Nothing is ever promoted for want of
+data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+from proveout.evals import online
+from proveout.evals.online import Reading
+from proveout.evals.sequential import BadEvents, Betting, SampleRatio, Seen, crosses, weighted_log_e
+from proveout.releases.plan import Plan
+
+State = Literal["running", "paused", "frozen", "promoted", "rolled_back", "aborted"]
+ACTIVE: tuple[State, ...] = ("running", "paused", "frozen")
+Action = Literal["hold", "step", "promote", "roll_back", "freeze", "abort"]
+Arm = Literal["stable", "candidate"]
+
+AMOUNTS = ("first_text", "total", "tokens", "cost")
+SLOWNESS = ("first_text_p95", "total_p95")
+HOLDING = ("errors", "unsupported", "refused", "guarded")
+"""The bad events whose rates hold a promotion. Feedback comes late and `left` is the client's: they only guard."""
+
+SPLIT_ALPHA = 1e-4  # a sound split is frozen with this probability at most
+_HARM_IN_SCORES = 0.02  # the mean of scores may be lower by this before it counts as harm
+_SAMPLE = 100  # answers of the stable release from which the thresholds are frozen
+_JUDGED = 20  # scores of the stable release from which on scores hold a promotion
+_KEPT = 240  # points of the e-value's history
+_FRESH_SECONDS = (10.0, 900.0)  # what is older than a step, within these, is no longer news
+
+_SHARES: Mapping[str, Mapping[str, float]] = {
+    "errors": {"errors": 1},
+    "unsupported": {"unsupported": 1},
+    "latency": {f"{name}_{q}": 1 / 6 for name in AMOUNTS[:2] for q in online.QUANTILES},
+    "rest": {
+        "score": 1 / 3,
+        **dict.fromkeys(("refused", "guarded", "left", "feedback"), 1 / 12),
+        **{f"{name}_{q}": 1 / 18 for name in AMOUNTS[2:] for q in online.QUANTILES},
+    },
+}
+"""How each of the plan's four weights is shared among its tests."""
+
+Units = MutableMapping[str, dict[str, float]]
+"""Of each unit, by metric, up to which weight its place in the draw is known already."""
+
+
+def weights(plan: Plan) -> dict[str, float]:
+    """The weight of every test's e-value. They sum to 1."""
+    groups = plan.guardrails.model_dump()
+    return {test: groups[group] * share for group, tests in _SHARES.items() for test, share in tests.items()}
+
+
+class Counts(msgspec.Struct):
+    """What one arm has shown, in all or in this step."""
+
+    calls: int = 0
+    answered: int = 0
+    measured: dict[str, int] = {}  # of each metric, how often it was there
+    events: dict[str, int] = {}  # of each bad event, how often it happened
+
+
+class Progress(msgspec.Struct):
+    """All that a rollout remembers of what it saw. JSON between ticks; times are seconds since the epoch."""
+
+    stepped: float  # when this step began
+    tests: dict[str, BadEvents] = {}
+    score: Betting = Betting("harm", _HARM_IN_SCORES)
+    criteria: dict[str, Betting] = {}
+    split: SampleRatio = SampleRatio()
+    thresholds: dict[str, float] = {}
+    gathered: dict[str, list[float]] = {}  # of the stable release, for thresholds that are not frozen yet
+    total: dict[Arm, Counts] = msgspec.field(default_factory=lambda: {"stable": Counts(), "candidate": Counts()})
+    step: dict[Arm, Counts] = msgspec.field(default_factory=lambda: {"stable": Counts(), "candidate": Counts()})
+    newest: dict[Arm, float] = {}
+    history: list[float] = []  # of log10 of the combined e-value
+    waiting: str = ""  # for what
+
+
+@dataclass(slots=True)
+class Machine:
+    """A rollout as it stands."""
+
+    plan: Plan
+    started: float
+    progress: Progress
+    state: State = "running"
+    step: int = 0
+
+    @property
+    def weight(self) -> float:
+        return self.plan.steps[self.step]
+
+    @property
+    def is_last_step(self) -> bool:
+        return self.step == len(self.plan.steps) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do, and the numbers that made it."""
+
+    action: Action
+    reason: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def decide(machine: Machine, batch: Sequence[Reading], units: Units, now: float) -> Decision:
+    """Takes in what has ended since, changes the machine, and says what was decided.
+
+    `units` holds what is known of the units of the batch and is changed too. A paused rollout is watched, and rolled
+    back when it must be.
+    """
+    observe(machine, batch, units)
+    decision = _decided(machine, now)
+    machine.progress.waiting = decision.reason if decision.action == "hold" else ""
+    if decision.action == "step":
+        machine.step += 1
+        machine.progress.stepped = now
+        machine.progress.step = {"stable": Counts(), "candidate": Counts()}
+    ends: dict[Action, State] = {
+        "promote": "promoted",
+        "roll_back": "rolled_back",
+        "abort": "aborted",
+        "freeze": "frozen",
+    }
+    machine.state = ends.get(decision.action, machine.state)
+    return decision
+
+
+def _decided(machine: Machine, now: float) -> Decision:
+    plan, progress = machine.plan, machine.progress
+    combined = log_e(plan, progress)
+    if crosses(combined, plan.alpha):
+        worst = max(weights(plan), key=lambda name: math.log(weights(plan)[name] or 1e-300) + _log_e(progress, name))
+        reason = f"{worst}: {_compared(progress, worst)}; combined e-value {_shown(combined)} ≥ {1 / plan.alpha:g}"
+        return Decision("roll_back", reason, _numbers(machine))
+    if machine.state != "frozen" and crosses(progress.split.log_e, SPLIT_ALPHA):
+        split = progress.split
+        reason = (
+            f"the split is broken: of {split.candidate + split.stable} first exposures {split.candidate} were of the "
+            f"candidate at a weight of {split.weight:.0%}; e-value {_shown(split.log_e)} ≥ {1 / SPLIT_ALPHA:g}"
+        )
+        return Decision("freeze", reason, _numbers(machine))
+    if now - machine.started >= plan.deadline:
+        return Decision("abort", "the deadline has passed without enough evidence to promote", _numbers(machine))
+    if machine.state != "running":
+        return Decision("hold", f"{machine.state}: resume, promote or abort it")
+    missing = next(_awaited(machine, now), None)
+    if missing:
+        return Decision("hold", missing)
+    if not machine.is_last_step:
+        following = plan.steps[machine.step + 1]
+        return Decision("step", f"{machine.weight:.3g} → {following:.3g} of the traffic", _numbers(machine))
+    unshown = [name for name in criteria(progress) if not _is_shown(machine, name)]
+    if unshown:
+        return Decision("hold", f"not shown yet to be no worse: {', '.join(unshown)}")
+    return Decision("promote", "every criterion is shown to be no worse", _numbers(machine))
+
+
+def _awaited(machine: Machine, now: float) -> Iterator[str]:
+    """What a step still needs to have seen."""
+    plan, progress = machine.plan, machine.progress
+    calls = progress.step["candidate"].calls
+    if calls < plan.minimum.calls:
+        yield f"{calls} of {plan.minimum.calls} calls of the candidate in this step"
+    if now - progress.stepped < plan.seconds_per_step:
+        yield f"{plan.seconds_per_step - (now - progress.stepped):.0f} s of this step are left"
+    fresh = min(max(plan.seconds_per_step, _FRESH_SECONDS[0]), _FRESH_SECONDS[1])
+    for arm in ("stable", "candidate"):
+        if now - progress.newest.get(arm, -math.inf) > fresh:
+            yield f"no call of the {arm} arm has ended for {fresh:.0f} s"
+    yield from (
+        f"{name} is no longer measured" for name in ("first_text", "total", "unsupported") if _stopped(machine, name)
+    )
+
+
+def _stopped(machine: Machine, name: str) -> bool:
+    """Whether a metric that was there is not any more, or is with one arm alone: mostly there is half of the time."""
+    progress = machine.progress
+    ever = progress.total["stable"].measured.get(name, 0) + progress.total["candidate"].measured.get(name, 0)
+    if not ever:
+        return False  # it does not apply to this app; what applies to every app, latency, is demanded by its criterion
+    shares = [c.measured.get(name, 0) / max(c.answered, 1) for c in progress.step.values()]
+    return any(c.answered and share < 0.5 for c, share in zip(progress.step.values(), shares, strict=True))
+
+
+def criteria(progress: Progress) -> list[str]:
+    """What a promotion demands to be shown: rates of bad events, slowness, and scores where answers are judged."""
+    grounded = any(c.measured.get("unsupported") for c in progress.total.values())
+    judged = progress.total["stable"].measured.get("score", 0) >= _JUDGED
+    events = [name for name in HOLDING if name != "unsupported" or grounded]
+    return [*events, *SLOWNESS, *(["score"] if judged else [])]
+
+
+def _is_shown(machine: Machine, name: str) -> bool:
+    """Whether the candidate is shown to be no worse in one criterion."""
+    bet = machine.progress.criteria.get(name)
+    return bet is not None and crosses(bet.log_e, machine.plan.alpha)
+
+
+# -- what is seen -----------------------------------------------------------------------------------
+
+
+def observe(machine: Machine, batch: Sequence[Reading], units: Units) -> None:
+    """Takes readings into every test."""
+    if not batch:
+        return
+    progress = machine.progress
+    harm: dict[str, list[Seen]] = {}
+    shown: dict[str, list[Seen]] = {}
+    exposed: list[tuple[bool, float]] = []
+    for reading in batch:
+        if reading.call and (reading.unit is None or reading.unit not in units):
+            exposed.append((reading.candidate, reading.weight))
+        if reading.unit is not None:
+            units.setdefault(reading.unit, {})
+        _count(progress, reading)
+        for name, value in _values(progress, reading):
+            if value > 0.5 and (seen := _drawn(reading, name, value, units)):
+                harm.setdefault(name, []).append(seen)
+            if name in HOLDING or name in SLOWNESS:
+                shown.setdefault(name, []).append(Seen(reading.candidate, 1 - value, reading.weight))
+        if reading.score is not None:
+            shown.setdefault("score", []).append(Seen(reading.candidate, reading.score, reading.weight))
+        _gather(progress, reading)
+    margins = machine.plan.margins
+    for name, events in harm.items():
+        progress.tests[name] = progress.tests.get(name, BadEvents()).update(events)
+    for name, values in shown.items():
+        margin = margins.scores if name == "score" else margins.latency if name in SLOWNESS else margins.bad_events
+        progress.criteria[name] = progress.criteria.get(name, Betting("no_harm", margin)).update(values)
+    progress.score = progress.score.update(shown.get("score", ()))
+    progress.split = progress.split.update(exposed)
+    progress.history.append(round(log_e(machine.plan, progress) / math.log(10), 3))
+    if len(progress.history) > _KEPT:
+        progress.history = progress.history[::2]
+
+
+def _drawn(reading: Reading, name: str, value: float, units: Units) -> Seen | None:
+    """An event with the chance that it is the candidate's, given what is known of its unit.
+
+    A request that was drawn for itself: the weight. A user's place in the draw stays, so his second event at a weight
+    says nothing new of the candidate: it is left out. At a higher weight w, who is known to be above f is the
+    candidate's with the chance (w − f) / (1 − f). Thus a user with a broken client is one event, not a thousand.
+    """
+    if reading.unit is None:
+        return Seen(reading.candidate, value, reading.weight)
+    used = units[reading.unit]
+    known = used.get(name, 0.0)
+    if reading.weight <= known:
+        return None
+    used[name] = 1.0 if reading.candidate else reading.weight
+    return Seen(reading.candidate, value, (reading.weight - known) / (1 - known))
+
+
+def _values(progress: Progress, reading: Reading) -> Iterator[tuple[str, float]]:
+    """What the tests see of a reading: bad events, and whether amounts are above their thresholds."""
+    yield from reading.bad.items()
+    for name, amount in reading.amounts.items():
+        for quantile in online.QUANTILES:
+            threshold = progress.thresholds.get(test := f"{name}_{quantile}")
+            if threshold is not None:
+                yield test, float(amount > threshold) if math.isfinite(amount) else math.nan
+
+
+def _count(progress: Progress, reading: Reading) -> None:
+    arm: Arm = "candidate" if reading.candidate else "stable"
+    measured = [name for name, value in {**reading.bad, **reading.amounts}.items() if math.isfinite(value)]
+    measured += ["score"] if reading.score is not None and math.isfinite(reading.score) else []
+    for counts in (progress.total[arm], progress.step[arm]):
+        counts.calls += reading.call
+        counts.answered += bool(reading.amounts)
+        for name in measured:
+            counts.measured[name] = counts.measured.get(name, 0) + 1
+        for name, value in reading.bad.items():
+            if value > 0.5:
+                counts.events[name] = counts.events.get(name, 0) + 1
+    if reading.call:
+        progress.newest[arm] = max(reading.at, progress.newest.get(arm, -math.inf))
+
+
+def _gather(progress: Progress, reading: Reading) -> None:
+    """Freezes thresholds once the stable release has answered often enough."""
+    if reading.candidate:
+        return
+    for name, amount in reading.amounts.items():
+        if f"{name}_p50" not in progress.thresholds and math.isfinite(amount):
+            progress.gathered.setdefault(name, []).append(amount)
+            freeze(progress, name, progress.gathered[name])
+
+
+def freeze(progress: Progress, name: str, values: Sequence[float]) -> None:
+    """Freezes the thresholds of an amount, if the sample of the stable release's answers is large enough."""
+    if len(values) >= _SAMPLE:
+        progress.thresholds |= online.thresholds(name, values)
+        progress.gathered.pop(name, None)
+
+
+# -- what is told -----------------------------------------------------------------------------------
+
+
+def log_e(plan: Plan, progress: Progress) -> float:
+    """The log of the combined e-value."""
+    each = weights(plan)
+    return weighted_log_e({name: _log_e(progress, name) for name in each}, each)
+
+
+def _log_e(progress: Progress, name: str) -> float:
+    if name == "score":
+        return progress.score.log_e
+    return progress.tests[name].log_e if name in progress.tests else 0.0
+
+
+def guardrails(plan: Plan, progress: Progress) -> list[dict[str, Any]]:
+    """Every test that guards against harm, as it stands."""
+    return [
+        {
+            "name": name,
+            "weight": round(weight, 6),
+            "e_value": _finite(_log_e(progress, name)),
+            "threshold": progress.thresholds.get(name),
+            "candidate": test.candidate if (test := progress.tests.get(name)) else 0,
+            "stable": test.stable if test else 0,
+        }
+        for name, weight in weights(plan).items()
+    ]
+
+
+def shown_criteria(plan: Plan, progress: Progress) -> list[dict[str, Any]]:
+    """Every criterion of a promotion, as it stands; 1/α shows that the candidate is no worse by more than `margin`."""
+    return [
+        {
+            "name": name,
+            "margin": bet.delta if (bet := progress.criteria.get(name)) else None,
+            "e_value": _finite(bet.log_e) if bet else 1.0,
+            "needed": 1 / plan.alpha,
+        }
+        for name in criteria(progress)
+    ]
+
+
+def arms(counts: Mapping[Arm, Counts]) -> dict[str, Any]:
+    """Both arms side by side."""
+    return {arm: msgspec.to_builtins(one) for arm, one in counts.items()}
+
+
+def _numbers(machine: Machine) -> dict[str, Any]:
+    """What made a decision, for the record."""
+    plan, progress = machine.plan, machine.progress
+    e_values = {one["name"]: one["e_value"] for one in guardrails(plan, progress) if one["e_value"] != 1}
+    return {
+        "step": machine.step,
+        "weight": machine.weight,
+        "alpha": plan.alpha,
+        "combined": _finite(log_e(plan, progress)),
+        "e_values": e_values,
+        "criteria": {one["name"]: one["e_value"] for one in shown_criteria(plan, progress)},
+        "split": _finite(progress.split.log_e),
+        "arms": arms(progress.total),
+        "thresholds": dict(progress.thresholds),
+    }
+
+
+def _compared(progress: Progress, name: str) -> str:
+    if name == "score":
+        return "scores of the candidate are lower"
+    test = progress.tests[name]
+    calls = {arm: counts.calls for arm, counts in progress.total.items()}
+    return (
+        f"{test.candidate} in {calls['candidate']} calls of the candidate, "
+        f"{test.stable} in {calls['stable']} of the stable release"
+    )
+
+
+def _finite(log: float) -> float:
+    """An e-value as a number of four figures that JSON can hold."""
+    return float(f"{math.exp(log):.4g}")
+
+
+def _shown(log: float) -> str:
+    return f"{math.exp(log):.3g}"

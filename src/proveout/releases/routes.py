@@ -1,0 +1,103 @@
+"""The one writer of routes: which release a stage serves. Every way into a stage passes its gate here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from proveout.domain import Principal, Release, Right, StageName
+from proveout.errors import Conflict, InvalidInput, NotFound
+from proveout.releases.gate import Gate
+from proveout.store.events import Kind, note
+from proveout.store.pool import Row, Session, Store
+
+_SHORTEST_REASON = 20  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """Changes routes, each change in one transaction with the gate's word and its event."""
+
+    store: Store
+    gate: Gate
+
+    async def promote(self, principal: Principal, release: Release, stage: StageName, break_glass: str = "") -> None:
+        """Makes `release` the stable one of `stage`. Raises GateClosed with what is missing.
+
+        `break_glass` is the reason for which somebody with the right to goes in without the evidence; it is recorded
+        and alarms. Raises InvalidInput for a reason that says nothing, NotFound without the right.
+        """
+        if break_glass:
+            _may_break(principal, break_glass)
+        async with self.store.within(principal.scope) as session:
+            await self._lock(session, release, stage)
+            lacking = [c.id for c, lack in await self.gate.check(session, release, stage) if lack]
+            if not break_glass:
+                await self.gate.demand(session, release, stage)
+            elif lacking:
+                about = _about(release, stage) | {"reason": break_glass, "lacking": lacking}
+                await note(session, release.workspace, Kind.GLASS_BROKEN, principal.key.id, about)
+            await self._set_stable(session, principal.key.id, release, stage, broke_glass=bool(lacking))
+
+    async def roll_back(
+        self, principal: Principal, app: str, stage: StageName, to: int | None, releases: Mapping[int, Release]
+    ) -> Release:
+        """Makes an earlier stable release of the stage stable again: number `to`, or the last good one before.
+
+        It passed the gate when it came: one that broke the glass is not gone back to, and one that was itself rolled
+        back from only when it is named. Raises Conflict, and NotFound for a stage without a release.
+        """
+        async with self.store.within(principal.scope) as session:
+            await self._lock_stage(session, principal.key.workspace, app, stage)
+            about = {"workspace": principal.key.workspace, "app": app, "stage": stage}
+            tenures = await session.fetch("tenures.of_stage", **about)
+            if not tenures:
+                raise NotFound(f"{app} has no stable release in {stage}.")
+            back = releases[_way_back(tenures, f"{app} in {stage}", to)]
+            await session.run("tenures.withdraw", **about)
+            await self._set_stable(session, principal.key.id, back, stage, broke_glass=False)
+        return back
+
+    async def _lock(self, session: Session, release: Release, stage: StageName) -> None:
+        await self._lock_stage(session, release.workspace, release.app, stage)
+
+    async def _lock_stage(self, session: Session, workspace: str, app: str, stage: StageName) -> None:
+        await session.run("routes.lock", workspace=workspace, app=app, stage=stage)
+
+    async def _set_stable(
+        self, session: Session, by: str, release: Release, stage: StageName, broke_glass: bool
+    ) -> None:
+        where = {"workspace": release.workspace, "app": release.app, "stage": stage}
+        changed = await session.row("routes.set_stable", **where, number=release.number, broke_glass=broke_glass)
+        if changed is not None:
+            facts = {"app": release.app, "stage": stage, "stable": release.number, "digest": release.digest}
+            await note(session, release.workspace, Kind.ROUTE_CHANGED, by, facts)
+
+
+def _way_back(tenures: Sequence[Row], where: str, to: int | None) -> int:
+    """The number of the release to go back to; `tenures` newest first. Raises Conflict."""
+    last: dict[int, Row] = {}
+    for tenure in tenures:
+        last.setdefault(tenure["release"], tenure)
+    sound = [number for number, tenure in last.items() if not tenure["broke_glass"]]
+    sound = [number for number in sound if number != tenures[0]["release"]]
+    if to is not None and to not in sound:
+        came = ", ".join(map(str, sound)) or "none"
+        raise Conflict(
+            f"{where}: release {to} cannot be gone back to. Releases that came through the gate before: {came}."
+        )
+    good = [n for n in sound if not last[n]["withdrawn"]]
+    if to is None and not good:
+        raise Conflict(f"{where}: there is no earlier release that was not itself rolled back from; name one to go to.")
+    return to if to is not None else good[0]
+
+
+def _may_break(principal: Principal, reason: str) -> None:
+    if Right.RELEASES_BREAK_GLASS not in principal.rights:
+        raise NotFound(f"There is no such thing here, or your key does not grant it ({Right.RELEASES_BREAK_GLASS}).")
+    if len(reason.strip()) < _SHORTEST_REASON:
+        raise InvalidInput(f"break_glass: give the reason in {_SHORTEST_REASON} characters or more: it is recorded.")
+
+
+def _about(release: Release, stage: StageName) -> dict[str, object]:
+    return {"app": release.app, "stage": stage, "release": release.number, "digest": release.digest}

@@ -1,0 +1,104 @@
+"""Rollouts on invented traffic, through the same tests and decisions as real ones: what a plan catches, and how soon."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from random import Random
+
+from proveout.evals.online import Reading
+from proveout.releases.plan import Plan
+from proveout.releases.rollout import Machine, Progress, State, Units, decide, freeze
+
+_SAMPLED = 1000  # earlier answers of the stable release, from which thresholds are frozen
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """How a release answers: rates of bad events, the median (ms) and log-normal spread of times, scores if judged."""
+
+    bad: dict[str, float] = field(default_factory=lambda: {"errors": 0.01, "refused": 0.05, "unsupported": 0.02})
+    median_ms: float = 400
+    spread: float = 0.5
+    score: float | None = None  # the mean; the standard deviation is SCORE_SD
+    measured: bool = True  # False: its times are not there
+
+
+SCORE_SD = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Requests a second, and of how many users; None: every request is drawn for itself. `split`: the true weight."""
+
+    per_second: float = 10
+    users: int | None = None
+    split: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a simulated rollout ended, `running` when the requests did first."""
+
+    state: State
+    reason: str
+    requests: int
+    candidate: int  # requests that the candidate got
+
+
+def simulate(
+    plan: Plan,
+    stable: Behaviour,
+    candidate: Behaviour,
+    traffic: Traffic,
+    requests: int,
+    random: Random,
+    every: int = 10,
+) -> End:
+    """One rollout of at most so many requests, looked at after `every` few of them."""
+    machine, took = Machine(plan, 0.0, Progress(0.0)), 0
+    units: Units = {}
+    for name in ("first_text", "total"):
+        freeze(machine.progress, name, [_time(stable, random) for _ in range(_SAMPLED)])
+    people = [random.random() for _ in range(traffic.users or 0)]
+    for begun in range(0, requests, every):
+        batch, now = [], (begun + every) / traffic.per_second
+        for _ in range(every):
+            who = random.randrange(len(people)) if people else None
+            place = random.random() if who is None else people[who]
+            arm = place < (machine.weight if traffic.split is None else traffic.split)
+            took += arm
+            behaviour = candidate if arm else stable
+            unit = None if who is None else str(who)
+            batch.append(_reading(behaviour, arm, machine.weight, now, unit, random))
+        decision = decide(machine, batch, units, now)
+        if machine.state != "running":
+            return End(machine.state, decision.reason, begun + every, took)
+    return End("running", machine.progress.waiting, requests, took)
+
+
+def _reading(behaviour: Behaviour, arm: bool, weight: float, now: float, unit: str | None, random: Random) -> Reading:
+    bad = {name: float(random.random() < rate) for name, rate in behaviour.bad.items()}
+    bad.setdefault("guarded", 0.0)
+    answered = not (bad.get("errors") or bad.get("refused"))
+    if not answered:
+        bad.pop("unsupported", None)
+    times = {name: _time(behaviour, random) if behaviour.measured else math.nan for name in ("first_text", "total")}
+    score = None if behaviour.score is None else _score(behaviour.score, random)
+    return Reading(arm, weight, now, unit, bad=bad, amounts=times if answered else {}, score=score)
+
+
+def _time(behaviour: Behaviour, random: Random) -> float:
+    return random.lognormvariate(math.log(behaviour.median_ms), behaviour.spread)
+
+
+def _score(mean: float, random: Random) -> float:
+    """From a beta distribution with this mean."""
+    size = mean * (1 - mean) / SCORE_SD**2 - 1
+    return random.betavariate(mean * size, (1 - mean) * size)
+
+
+def seeds(count: int, base: int = 0) -> Iterator[Random]:
+    """As many independent sources of chance."""
+    return (Random(f"{base}/{number}") for number in range(count))

@@ -1,0 +1,51 @@
+"""Which arm of a stage's route a call goes to: pilots first, then a salted hash of whom it is for.
+
+The same user always meets the same arm at the same weight, and keeps the candidate when its weight rises. A call that
+names no user and no conversation is drawn for itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from proveout.domain import Candidate
+from proveout.serving.assignments import Assignments, Drawn
+from proveout.serving.call import Call
+
+_DIGITS = 13  # hexadecimal, of a hash: 52 bits, which a float holds exactly
+
+
+async def draw(call: Call, candidate: Candidate, assignments: Assignments) -> tuple[Drawn, str | None]:
+    """The arm of a call, and the salted hash of whom it was drawn for; None: for the request alone."""
+    asked = call.asked
+    name = f"user {asked.user}" if asked.user else f"conversation {asked.conversation}" if asked.conversation else None
+    unit = None if name is None else hashed(candidate.salt, name)
+    if _is_pilot(call, candidate, unit):
+        drawn = Drawn("candidate", None)
+    else:
+        place = chance(unit or hashed(candidate.salt, f"request {call.request}"))
+        drawn = Drawn("candidate" if place < candidate.weight else "stable", candidate.weight)
+    if asked.conversation is None:
+        return drawn, unit
+    # A conversation that is met in the middle began before the rollout: on the stable release.
+    met = any(m.role == "assistant" for m in asked.messages)
+    conversation = hashed(candidate.salt, f"conversation {asked.conversation}")
+    return await assignments.keep(candidate.rollout, conversation, Drawn("stable", None) if met else drawn), unit
+
+
+def hashed(salt: str, name: str) -> str:
+    """SHA-256 of a rollout's salt and a name, 64 bits in hexadecimal."""
+    return hashlib.sha256(f"{salt} {name}".encode()).hexdigest()[:16]
+
+
+def chance(unit: str) -> float:
+    """Where a hash falls in [0, 1): below a candidate's weight, it is the candidate's."""
+    return int(unit[:_DIGITS], 16) / 16.0**_DIGITS
+
+
+def _is_pilot(call: Call, candidate: Candidate, unit: str | None) -> bool:
+    pilots, key = candidate.pilots, call.principal.key
+    if call.asked.user not in pilots.users and key.name not in pilots.users and key.groups.isdisjoint(pilots.groups):
+        return False
+    who = unit or hashed(candidate.salt, f"key {key.id}")
+    return chance(hashed(candidate.salt, f"pilot {who}")) < pilots.share

@@ -1,0 +1,140 @@
+-- name: routes.try_lock (unscoped)
+-- Whether this transaction alone may change one stage's route until it ends.
+select pg_try_advisory_xact_lock(hashtextextended(%(workspace)s || '/' || %(app)s || ':' || %(stage)s, 1)) as mine;
+
+-- name: routes.set_candidate (unscoped)
+-- Gives a stage a candidate; answers with how many stages that were.
+update routes set candidate = %(candidate)s, weight = %(weight)s, salt = %(salt)s, pilots = %(pilots)s, rollout = %(rollout)s
+where workspace = %(workspace)s and app = %(app)s and stage = %(stage)s;
+
+-- name: routes.set_weight (unscoped)
+-- Gives the candidate of a rollout another weight.
+update routes set weight = %(weight)s
+where workspace = %(workspace)s and app = %(app)s and stage = %(stage)s and rollout = %(rollout)s;
+
+-- name: routes.clear (unscoped)
+-- Takes the candidate of a rollout away, and with it the salt of its draws.
+update routes set candidate = null, weight = 0, salt = null, pilots = null, rollout = null
+where workspace = %(workspace)s and app = %(app)s and stage = %(stage)s and rollout = %(rollout)s;
+
+-- name: routes.stable (unscoped)
+-- The stable release of a stage.
+select stable from routes where workspace = %(workspace)s and app = %(app)s and stage = %(stage)s;
+
+-- name: assignments.get (unscoped)
+-- The arm that a conversation is on.
+select arm, weight from assignments where rollout = %(rollout)s and conversation = %(conversation)s;
+
+-- name: assignments.put (unscoped)
+-- Puts a conversation on an arm, unless another gateway was first; answers with the one that it is on.
+insert into assignments (rollout, conversation, arm, weight)
+values (%(rollout)s, %(conversation)s, %(arm)s, %(weight)s)
+on conflict (rollout, conversation) do update set arm = assignments.arm
+returning arm, weight;
+
+-- name: assignments.forget (unscoped)
+-- What held conversations to their arms, and users to their first exposure, of a rollout that has ended.
+with units as (delete from exposures where rollout = %(rollout)s)
+delete from assignments where rollout = %(rollout)s;
+
+-- name: exposures.get (unscoped)
+-- These units, as far as the rollout has met them.
+select unit, used from exposures where rollout = %(rollout)s and unit = any(%(units)s);
+
+-- name: exposures.put (unscoped)
+-- Units as they stand now.
+insert into exposures (rollout, unit, used)
+select %(rollout)s, u.unit, u.used from jsonb_to_recordset(%(units)s) as u(unit text, used jsonb)
+on conflict (rollout, unit) do update set used = excluded.used;
+
+-- name: rollouts.insert (unscoped)
+-- A rollout that starts: it sees what enters the workspace's log from now on.
+insert into rollouts (id, workspace, app, stage, release, stable, state, weight, plan, progress, position, key)
+values (%(id)s, %(workspace)s, %(app)s, %(stage)s, %(release)s, %(stable)s, 'running', %(weight)s, %(plan)s, %(progress)s,
+        coalesce((select size from checkpoints where workspace = %(workspace)s), 0) - 1, %(key)s);
+
+-- name: rollouts.active (unscoped)
+-- Every rollout that has not ended.
+select id, workspace, app, stage from rollouts where state in ('running', 'paused', 'frozen') order by started;
+
+-- name: rollouts.active_of_stage (unscoped)
+-- The rollout of a stage that has not ended, for this transaction alone to change.
+select * from rollouts
+where workspace = %(workspace)s and app = %(app)s and stage = %(stage)s and state in ('running', 'paused', 'frozen')
+for update;
+
+-- name: rollouts.latest (unscoped)
+-- The newest rollout of a stage, ended or not.
+select * from rollouts where workspace = %(workspace)s and app = %(app)s and stage = %(stage)s
+order by started desc limit 1;
+
+-- name: rollouts.recent (unscoped)
+-- The newest rollout of each stage of a workspace that runs, or ended lately.
+select distinct on (app, stage) * from rollouts
+where workspace = %(workspace)s and (ended is null or ended > now() - make_interval(hours => %(hours)s))
+order by app, stage, started desc;
+
+-- name: rollouts.save (unscoped)
+-- A rollout as it stands now.
+update rollouts set state = %(state)s, step = %(step)s, weight = %(weight)s, progress = %(progress)s,
+       position = %(position)s,
+       ended = case when %(state)s in ('promoted', 'rolled_back', 'aborted') then now() end
+where id = %(id)s;
+
+-- name: decisions.insert (unscoped)
+-- What was decided of a rollout.
+insert into decisions (rollout, number, action, by, reason, facts)
+select %(rollout)s, coalesce(max(number), 0) + 1, %(action)s, %(by)s, %(reason)s, %(facts)s
+from decisions where rollout = %(rollout)s;
+
+-- name: decisions.list (unscoped)
+-- What was decided of a rollout, newest first.
+select number, at, action, by, reason, facts from decisions where rollout = %(rollout)s order by number desc;
+
+-- name: readings.since (scoped)
+-- What entered the log after a position and tells of an app's stage: requests that ended, and feedback on them; of
+-- those whose arm was drawn. In the log's order, so that nothing is seen twice or never.
+select e.position, e.kind, e.facts, i.request, i.arm, i.weight, i.unit, i.release, c.outcome, c.grounded, c.quoted,
+       c.completion_tokens, c.cost_usd, c.first_sentence_ms, c.total_ms, c.decision -> 'verdicts' as verdicts, c.ended
+from events e
+join intents i on i.request = coalesce(e.request, e.facts ->> 'request')
+join completions c on c.request = i.request
+where e.workspace = (select scope_workspace()) and e.position > %(after)s and e.position <= %(until)s
+  and e.kind in ('serving:request:ended', 'serving:feedback:given')
+  and i.app = %(app)s and i.stage = %(stage)s and i.purpose = 'request' and i.weight is not null
+  and i.begun >= %(started)s
+order by e.position;
+
+-- name: readings.newest (scoped)
+-- The last position of the workspace's log.
+select coalesce(max(position), -1) as position from events
+where workspace = (select scope_workspace()) and position is not null;
+
+-- name: readings.of_stable (scoped)
+-- How the stable release of a stage answered of late: what thresholds are frozen from.
+select c.outcome, c.first_sentence_ms, c.total_ms, c.completion_tokens, c.cost_usd
+from intents i join completions c using (request)
+where i.workspace = (select scope_workspace()) and i.app = %(app)s and i.stage = %(stage)s and i.release = %(release)s
+  and i.purpose = 'request' and c.outcome = 'answered' and i.begun > now() - interval '7 days'
+order by i.begun desc limit %(limit)s;
+
+-- name: feedback.put (scoped)
+-- The last word on a request of the scope's workspace.
+insert into feedback (request, workspace, subject, key, score, outcome, sealed)
+values (%(request)s, (select scope_workspace()), %(subject)s, %(key)s, %(score)s, %(outcome)s, %(sealed)s)
+on conflict (request) do update set key = excluded.key, score = excluded.score, outcome = excluded.outcome,
+    sealed = excluded.sealed, at = now();
+
+-- name: feedback.get (scoped)
+-- What was said of a request.
+select key, score, outcome, sealed, subject, at from feedback where request = %(request)s;
+
+-- name: feedback.of_request (scoped)
+-- What feedback on a request needs to know of it: whose data it holds, and what answered.
+select i.request, i.key, i.app, i.release, i.stage, i.arm,
+       (select e.subject from events e where e.request = i.request and e.kind = 'serving:request:ended') as subject
+from intents i where i.request = %(request)s and i.workspace = (select scope_workspace());
+
+-- name: feedback.erase (scoped)
+-- Deletes what was said of these subjects' requests.
+delete from feedback where workspace = (select scope_workspace()) and subject = any(%(subjects)s::text[]);
