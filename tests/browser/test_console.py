@@ -229,9 +229,9 @@ def test_a_refusal_is_shown_in_the_servers_words(browser: Browser, http: APIRequ
 # -- operations -----------------------------------------------------------------------------------
 
 
-def ask(http: APIRequestContext, server: Server, model: str, question: str) -> str:
+def ask(http: APIRequestContext, server: Server, model: str, question: str, **more: str) -> str:
     """Asks; the request's id."""
-    said = {"model": model, "messages": [{"role": "user", "content": question}]}
+    said = {"model": model, "messages": [{"role": "user", "content": question}], **more}
     answer = http.post("/v1/chat/completions", data=said, headers={"authorization": f"Bearer {server.owner_key}"})
     assert answer.ok, answer.text()
     return answer.headers["x-proveout-request"]
@@ -266,12 +266,53 @@ def test_an_operator_sees_what_runs_what_it_costs_and_the_last_requests(
 
     page.locator(f"#{refused}").press("Enter")
     expect(page.get_by_role("heading", level=1)).to_contain_text(refused)
-    expect(page.get_by_role("region", name="Intent")).to_contain_text(
+    expect(page.get_by_role("region", name="Route")).to_contain_text(
         re.compile(r"helpdesk@\d+, serving poc\s*sha256:")
     )
     expect(page.get_by_role("region", name="Completion")).to_contain_text(re.compile(r"Outcome\s*refused"))
     expect(page.locator("main")).not_to_contain_text("football")
     look(page, axe, "request")
+    assert errors == []
+    page.context.close()
+
+
+@pytest.mark.parametrize("width", [1440, 360])
+def test_a_request_is_found_and_opens_as_a_timeline(
+    browser: Browser, http: APIRequestContext, server: Server, axe: str, width: int
+) -> None:
+    user = f"timeline-{width}"
+    asked = ask(http, server, "helpdesk", QUESTION, user=user)
+    receipt = http.get(
+        f"/api/v1/requests/{asked}/receipt", headers={"authorization": f"Bearer {server.owner_key}"}
+    ).body()  # it is in the log
+    page, errors = open_console(browser, login_link(http, server), width)
+    page.goto(f"{server.url}/operations")
+    page.get_by_text("More", exact=True).press("Enter")
+    page.get_by_label("User or key id").fill(user)
+    page.get_by_label("Guard").fill("secrets")
+    page.get_by_role("button", name="Filter").press("Enter")
+    expect(page.get_by_role("table", name="Requests")).to_contain_text("No request like this is recorded")
+    page.get_by_label("Guard").fill("")  # what is chosen stays open
+    page.get_by_label("From, UTC").fill("2026-01-01T00:00")
+    page.get_by_role("button", name="Filter").press("Enter")
+    expect(page.get_by_role("table", name="Requests").get_by_role("row")).to_have_count(2)
+    look(page, axe, "found")
+
+    page.locator(f"#{asked}").press("Enter")
+    expect(page.get_by_role("region", name="Time")).to_contain_text(
+        re.compile(r"Sources found.*First token.*First text.*Whole answer", re.DOTALL)
+    )
+    expect(page.get_by_role("region", name="Route")).to_contain_text("nothing was drawn")
+    expect(page.get_by_role("table", name="Passages").get_by_role("row")).not_to_have_count(1)
+    expect(page.get_by_role("region", name="Completion")).to_contain_text(re.compile(r"Tokens in\s*\d"))
+    held = page.get_by_role("region", name="Receipt")
+    expect(held).to_contain_text(re.compile(r"State\s*verified, with what it commits to\s*Entry\s*\d+ of \d+"))
+    with page.expect_download() as download:
+        held.get_by_role("link", name="Download the receipt").press("Enter")
+    assert Path(download.value.path()).read_bytes().startswith(receipt.split(b"index")[0])
+    assert download.value.suggested_filename == f"{asked}.tlog-proof"
+    expect(page.locator("main")).not_to_contain_text("Leeds")
+    look(page, axe, "timeline")
     assert errors == []
     page.context.close()
 

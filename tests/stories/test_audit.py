@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from conftest import ROOT, Server
+from proveout.store.postgres import EmbeddedPostgres
 
 
 def get(server: Server, path: str, **headers: str) -> bytes:
@@ -41,8 +46,8 @@ def post(server: Server, path: str, body: object) -> bytes:
         return bytes(answer.read())
 
 
-def ask(server: Server, **more: str) -> str:
-    messages = [{"role": "user", "content": "How many days of annual leave do I get?"}]
+def ask(server: Server, content: str = "How many days of annual leave do I get?", **more: str) -> str:
+    messages = [{"role": "user", "content": content}]
     answer = json.loads(post(server, "/v1/chat/completions", {"model": "helpdesk", "messages": messages, **more}))
     return str(answer["proveout"]["request"])
 
@@ -84,24 +89,85 @@ def test_the_log_is_read_by_those_who_may(server: Server) -> None:
     assert refused.value.code == 401
 
 
-def test_an_erased_subject_is_gone_and_the_log_still_verifies(
+def traces(server: Server, request: str) -> dict[str, bytes]:
+    """What of a request stands in the database, as bytes: whoever finds them in a file later finds what was erased."""
+    embedded = EmbeddedPostgres(server.data / "postgres", server.data / "run")
+    with psycopg.connect(embedded.dsn) as connection:
+        row = connection.execute(
+            """select p.sealed, k.wrapped, e.salt from proveout.payloads p
+               join proveout.sealing_keys k on k.kind = 'subject' and k.owner = p.subject
+               join proveout.events e on e.request = p.request and e.kind = 'serving:request:ended'
+               where p.request = %s""",
+            (request,),
+        ).fetchone()
+    assert row is not None and all(row)
+    return dict(zip(("content", "key", "salt"), map(bytes, row), strict=True))
+
+
+@contextlib.contextmanager
+def load(server: Server, clients: int) -> Iterator[list[str]]:
+    """So many clients ask without a pause, each question for another user; gives the numbers of their requests."""
+    over, asked = threading.Event(), list[str]()
+
+    def keep_asking(client: int) -> None:
+        while not over.is_set():
+            asked.append(ask(server, model="echo", user=f"load-{client}-{len(asked)}"))
+
+    threads = [threading.Thread(target=keep_asking, args=(client,)) for client in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield asked
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(timeout=30)
+
+
+def found_in(data: Path, needles: Mapping[str, bytes]) -> list[str]:
+    """Which of these bytes stand in which files: tables, indexes, the write-ahead log, the spool, logs."""
+    found = []
+    for file in data.rglob("*"):
+        if file.is_file() and not file.is_symlink() and file.relative_to(data).parts[0] != "cache":  # converted models
+            with contextlib.suppress(FileNotFoundError):  # the write-ahead log goes on
+                content = file.read_bytes()
+                found += [f"{name} in {file.relative_to(data)}" for name in needles if needles[name] in content]
+    return found
+
+
+def test_a_subject_is_erased_under_load_and_the_log_still_verifies(
     server: Server, verifier: list[str], tmp_path: Path
 ) -> None:
     canary = "zanzibar-canary@example.com"
-    request = ask(server, user=canary)
-    shown = json.loads(get(server, f"/api/v1/requests/{request}/receipt", Accept="application/json"))
-    assert shown["opening"] is not None
-    done = json.loads(post(server, "/api/v1/erasures", {"subject": canary}))
-    assert done == {"payloads": 1, "records": 1, "not_purged": []}
-    erased = json.loads(get(server, f"/api/v1/requests/{request}/receipt", Accept="application/json"))
-    assert erased["opening"] is None
+    with load(server, clients=4) as others:
+        request = ask(server, user=canary, content=f"I am {canary}, who am I?")
+        shown = json.loads(get(server, f"/api/v1/requests/{request}/receipt", Accept="application/json"))
+        assert shown["opening"] is not None
+        needles = {"canary": canary.encode(), **traces(server, request)}
+        assert {"content", "key", "salt"} <= {hit.split()[0] for hit in found_in(server.data, needles)}
+        before = len(others)
+        done = json.loads(post(server, "/api/v1/erasures", {"subject": canary}))
+        began = time.monotonic()
+        assert {name: done[name] for name in ("payloads", "records", "not_purged")} == {
+            "payloads": 1,
+            "records": 1,
+            "not_purged": [],
+        }
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            post(server, f"/api/v1/requests/{request}/replays", {})
+        refused.value.close()
+        erased = json.loads(get(server, f"/api/v1/requests/{request}/receipt", Accept="application/json"))
+        assert refused.value.code == 409 and erased["opening"] is None
+        assert time.monotonic() - began < 1
+        while left := found_in(server.data, needles):
+            assert time.monotonic() - began < 60, left
+            time.sleep(0.5)
+        assert len(others) > before  # it was asked all the while
+    assert all(others)
     (tmp_path / "receipt").write_text(erased["receipt"])
     assert audit(verifier, "receipt", str(tmp_path / "receipt"), "--key", erased["key"]).returncode == 0
     again = json.loads(post(server, "/api/v1/erasures", {"subject": canary}))
-    assert again == {"payloads": 0, "records": 0, "not_purged": []}
-    for file in server.data.rglob("*"):
-        if file.is_file() and not file.is_symlink():
-            assert canary.encode() not in file.read_bytes(), file
+    assert (again["payloads"], again["records"]) == (0, 0)
 
 
 def test_the_command_line_reads_the_whole_log_again(server: Server, verifier: list[str], tmp_path: Path) -> None:
@@ -113,7 +179,7 @@ def test_the_command_line_reads_the_whole_log_again(server: Server, verifier: li
     assert json.loads(checked.stdout)["verified"] is True
     whole = server.cli("audit", "verify", "--json")
     assert whole.returncode == 0 and json.loads(whole.stdout)["size"] >= 2, whole.stdout
-    assert server.cli("audit", "export", str(tmp_path / "log")).returncode == 0
+    assert server.cli("audit", "export", "--to", str(tmp_path / "log")).returncode == 0
     assert audit(verifier, "log", str(tmp_path / "log"), "--key", key).returncode == 0
     for _ in range(2):
         followed = server.cli("audit", "follow", "--memory", str(tmp_path / "memory"), "--key", key)

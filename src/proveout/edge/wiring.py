@@ -30,6 +30,7 @@ from proveout.releases.create import CreateRelease, Sync
 from proveout.releases.gate import Gate
 from proveout.releases.measure import Evaluate
 from proveout.releases.policy import read_policy
+from proveout.releases.rollouts import Rollouts
 from proveout.releases.routes import Routes
 from proveout.retrieval.ingest import Ingester
 from proveout.retrieval.remembered import Remembered
@@ -54,6 +55,7 @@ SYNC = "sync"
 _REFRESH_SECONDS = 0.5
 _EXPIRE_SECONDS = 3600.0
 _INTEGRATE_SECONDS = 0.25
+_ROLL_OUT_SECONDS = 0.25
 _COSIGN_SECONDS = 1.0  # until a witness that was away, or another worker's log, is looked at
 _GATEWAY_CONNECTIONS = 4  # and one that listens, one for the journal, two for jobs: 8
 _WORKER_CONNECTIONS = 4  # and one that listens, one for the journal, one for the slot, five for jobs: 12
@@ -107,6 +109,7 @@ class Gateway(Ground):
     jobs: Jobs
     log: Log
     routes: Routes
+    rollouts: Rollouts
 
 
 @asynccontextmanager
@@ -115,6 +118,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     policy = read_policy(settings.stages)
     async with _ground(settings, _GATEWAY_CONNECTIONS) as ground:
         jobs = Jobs(database(settings))
+        routes = Routes(ground.store, Gate(policy, ground.log_keys))
         try:
             yield Gateway(
                 ground.settings,
@@ -126,7 +130,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
                 ground.log_keys,
                 jobs,
                 Log(ground.store, ground.log_keys, witnessed=bool(settings.ledger.witnesses)),
-                Routes(ground.store, Gate(policy, ground.log_keys)),
+                routes,
+                Rollouts(ground.store, routes, ground.directory),
             )
         finally:
             jobs.close()
@@ -141,8 +146,10 @@ async def worker(settings: Settings) -> AsyncIterator[Mapping[str, Job]]:
         embedder = catalogue.digest(f"local/{weights.EMBEDDER}")
         versions = Versions(ground.store, ground.keyring, catalogue.embed, embedder)
         ingester = Ingester(ground.store, ground.keyring, versions)
+        rollouts = Rollouts(ground.store, Routes(ground.store, Gate(policy, ground.log_keys)), ground.directory)
         signed = asyncio.Event()
         tasks = [
+            asyncio.create_task(_roll_out(ground.store, rollouts)),
             asyncio.create_task(_expire(ground.store, settings.retention)),
             asyncio.create_task(_integrate(ground.store, Integrator(ground.store, ground.log_keys), signed)),
         ]
@@ -270,6 +277,17 @@ async def _integrate(store: Store, integrator: Integrator, signed: asyncio.Event
         except ProveoutError as error:
             log.warning("events not taken into the log: %s", error.message)
         await asyncio.sleep(_INTEGRATE_SECONDS)
+
+
+async def _roll_out(store: Store, rollouts: Rollouts) -> None:
+    """Lets every rollout see and decide, a few times a second, until cancelled."""
+    while True:
+        try:
+            for workspace in await _workspaces(store):
+                await rollouts.tick(Scope.system(workspace, "rollouts"))
+        except ProveoutError as error:
+            log.warning("rollouts not watched: %s", error.message)
+        await asyncio.sleep(_ROLL_OUT_SECONDS)
 
 
 async def _cosign(store: Store, witnesses: Sequence[WitnessSettings], signed: asyncio.Event) -> None:

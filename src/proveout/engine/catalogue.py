@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -19,12 +20,14 @@ from proveout.engine.local import LocalModel
 from proveout.engine.model import Model
 from proveout.engine.remote import Remote
 from proveout.engine.weights import EMBEDDER
-from proveout.errors import NotFound
+from proveout.errors import NotFound, Unavailable
 from proveout.settings import ROLES, EchoSettings, Role
 
 ECHO = "echo"
 LOCAL = "local"
 FREE = Price(0, 0)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class Catalogue:
         self._local = {f"{LOCAL}/{model.name}": model for model in local}
         self._served = {name: model.role for name, model in self._local.items() if model.role in serve}
         self._scripts = {f"{ECHO}/{s.name}": s for s in scripts}
+        self._refused: set[ModelUse] = set()
         self._echoes = {ECHO: Echo(), **{name: Echo(script) for name, script in self._scripts.items()}}
 
     def resolve(self, name: str) -> tuple[Model, str]:
@@ -87,6 +91,26 @@ class Catalogue:
         if provider in self._remotes and model:
             return self._remotes[provider], model
         raise NotFound(f"There is no model {name!r}; there are: {', '.join(self.names())}.")
+
+    def pinned(self, use: ModelUse) -> Model:
+        """The model that a release pins.
+
+        Raises NotFound, and Unavailable when the local model of that name has other weights, another mode or another
+        chat template than the release was made with: its answers would be another release's.
+        """
+        here = self.local(use.name)
+        if here is not None and here != use:
+            parts = {"weights": "digest", "mode": "mode", "chat template": "template"}
+            other = " and ".join(what for what, key in parts.items() if getattr(here, key) != getattr(use, key))
+            told = (
+                f"The release was made with {use.name} of {use.digest}, and the {other} of that name here changed "
+                f"since (now {here.digest}): put it back and start again, or make a new release."
+            )
+            if use not in self._refused:  # every question would say it again
+                self._refused.add(use)
+                log.error("%s", told)
+            raise Unavailable(told)
+        return self.resolve(use.name)[0]
 
     def local(self, name: str) -> ModelUse | None:
         """What a release pins of a local model; None for what is none."""
@@ -170,6 +194,10 @@ class Catalogue:
     async def match(self, question: str, texts: Sequence[str]) -> NDArray[np.float32]:
         """Cosines [texts, words] of a question's content words with a few texts. Raises as `Remote.match` does."""
         return await self._engine.match(question, texts, EMBEDDER)
+
+    async def metrics(self) -> str:
+        """What the embedded engine counts: lines of OpenMetrics. Raises Unavailable or UpstreamFailed."""
+        return await self._engine.metrics()
 
     async def check(self) -> None:
         """Returns when the embedded models are loaded. Raises Unavailable, saying which is not."""

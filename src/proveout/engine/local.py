@@ -79,11 +79,16 @@ def local_models(told: Settings) -> list[LocalModel]:
     return models
 
 
-def local_model(told: Settings, name: str) -> LocalModel:
-    """One of them. Raises StartRefused."""
+def local_model(told: Settings, name: str, digest: str | None = None) -> LocalModel:
+    """One of them. Raises StartRefused, also when its files are not of the `digest` that is given."""
     found = next((m for m in local_models(told) if m.name == name), None)
     if found is None:
         raise StartRefused(f"There is no local model {name!r}: the config's `models` names them.")
+    if digest not in (None, found.digest):
+        raise StartRefused(
+            f"models.{name}: its files on disk are now of {found.digest}, and the server was started with {digest}: "
+            "put them back, or start the server again."
+        )
     return found
 
 

@@ -21,6 +21,7 @@ from proveout.engine.weights import EMBEDDER
 from proveout.errors import InvalidInput, ProveoutError, Truncated, Unavailable, UpstreamFailed
 
 EMBED_TEXTS = 256  # texts of one request: keeps each within a few seconds on the embedded model
+METRICS_SECONDS = 2.0  # whoever collects metrics waits for the page, and the engine's lines are not all of it
 LINGER = 0.05  # seconds to wait for the end of the body after [DONE]
 
 
@@ -192,6 +193,17 @@ class Remote:
         missing = [name for name, state in states.items() if not state and name != "ready"]
         if missing:
             raise Unavailable(f"The model {' and the model '.join(missing)} is being loaded.")
+
+    async def metrics(self) -> str:
+        """The embedded engine's lines of OpenMetrics, without their end mark. Raises Unavailable or UpstreamFailed."""
+        url = f"{self._base.removesuffix('/v1')}/metrics"
+        async with (
+            self._failures(None),
+            asyncio.timeout(METRICS_SECONDS),
+            self._session().get(url) as response,
+        ):
+            response.raise_for_status()
+            return (await response.text()).removesuffix("# EOF\n")
 
     async def close(self) -> None:
         """Close the connections. A later use opens new ones."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 
 import msgspec
 import numpy as np
@@ -199,8 +200,8 @@ class _Pairs:
         self.scores = scores
         self.cases = list(scores)
         self.lost = lost
-        self.candidate = np.array([float(np.mean(a)) for a, _ in scores.values()], dtype=np.float64)
-        self.baseline = np.array([float(np.mean(b)) for _, b in scores.values()], dtype=np.float64)
+        self.candidate = np.array([fmean(a) for a, _ in scores.values()], dtype=np.float64)
+        self.baseline = np.array([fmean(b) for _, b in scores.values()], dtype=np.float64)
 
     @classmethod
     def of(cls, metric: Metric, after: Mapping[str, Sequence[float]], before: Mapping[str, Sequence[float]]) -> _Pairs:

@@ -17,7 +17,7 @@ _CHOICES = (1, 2, 3, 5, 10, 20)
 
 
 class Effort(msgspec.Struct, frozen=True):
-    """What one answer takes on average: seconds, tokens in and out, USD. Unmeasured: a guess for a small local model."""
+    """What one answer takes on average: seconds, tokens in and out, USD. Unmeasured: a guess for a small model."""
 
     seconds: float = 2.0
     prompt_tokens: float = 800.0

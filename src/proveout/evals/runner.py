@@ -27,6 +27,7 @@ from proveout.serving.resolve import find_release
 from proveout.store.pool import Store
 from proveout.store.sealing import Keyring, seal, unseal
 
+CONCURRENT = 8  # calls at a time: half of what the engine batches, so that users get the other half
 PURPOSE = "evaluation"  # of these requests: recorded and priced, and no user's
 _TRIES = 4  # while a part of the server is not ready
 _PAUSE = 1.0  # seconds before the second try, then twice as long each time
@@ -48,7 +49,7 @@ class Asking:
     principal: Principal
     cases: Sequence[Case]
     repeats: int = 1
-    concurrent: int = 8
+    concurrent: int = CONCURRENT
     budget_usd: float | None = None
 
 
@@ -194,8 +195,12 @@ def is_pinned(manifest: Manifest) -> bool:
 
 
 def is_random(release: Release) -> bool:
-    """Whether the same question may get another answer, because the model samples."""
-    return release.manifest.parameters.temperature != 0
+    """Whether the same question may get another answer, because the model samples. Unasked, models here do not."""
+    manifest = release.manifest
+    if manifest.parameters.temperature is not None:
+        return manifest.parameters.temperature > 0
+    names = [choice.use.name for choice in manifest.model] + [use.name for use in manifest.fallback]
+    return not all(name == "echo" or name.startswith("local/") for name in names)
 
 
 def check_groups(cases: Iterable[Case], principal: Principal) -> None:

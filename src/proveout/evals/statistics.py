@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from statistics import fmean
 from typing import Literal
 
 import msgspec
@@ -51,7 +52,7 @@ class Interval(msgspec.Struct, frozen=True):
 
 def case_means(cases: Answers) -> Floats:
     """The mean of each case's finite repeats; cases without any are left out."""
-    means = [float(np.mean(kept)) for case in cases if (kept := [v for v in case if math.isfinite(v)])]
+    means = [fmean(kept) for case in cases if (kept := [v for v in case if math.isfinite(v)])]
     return np.array(means, dtype=np.float64)
 
 
@@ -392,7 +393,7 @@ class Noise(msgspec.Struct, frozen=True):
 
 def noise_of(candidate: Answers, baseline: Answers) -> Noise:
     """The two variances from two runs over the same cases in the same order. Without repeats all of it is `between`."""
-    d = [np.mean(a) - np.mean(b) for a, b in zip(candidate, baseline, strict=True)]
+    d = [fmean(a) - fmean(b) for a, b in zip(candidate, baseline, strict=True)]
     total = float(np.var(d, ddof=1)) if len(d) > 1 else 0.0
     within = within_variance([*candidate, *baseline])
     if within is None:
@@ -405,7 +406,12 @@ def within_variance(cases: Answers) -> float | None:
     """The pooled variance between repeats of a case; None when no case was repeated."""
     repeated = [case for case in cases if len(case) > 1]
     freedom = sum(len(case) - 1 for case in repeated)
-    return sum(float(np.var(case)) * len(case) for case in repeated) / freedom if freedom else None
+    return sum(_scatter(case) for case in repeated) / freedom if freedom else None
+
+
+def _scatter(values: Sequence[float]) -> float:
+    mean = fmean(values)
+    return sum((v - mean) ** 2 for v in values)
 
 
 def detectable(spread: float, cases: int, alpha: float = 0.025, power: float = 0.8) -> float:

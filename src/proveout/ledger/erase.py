@@ -43,6 +43,7 @@ class Erase:
             where = {"workspace": scope.workspace, "kind": "subject", "owners": list(subjects)}
             await session.run("sealing.destroy", **where)
             payloads = await session.run("payloads.erase", subjects=list(subjects))
+            await session.run("feedback.erase", subjects=list(subjects))
             records = await session.run("events.erase", subjects=list(subjects))
             await session.run("configuration.changed")
             about = {"subjects": list(subjects), "payloads": payloads, "records": records}

@@ -85,15 +85,16 @@ class CreateRelease:
                 scorers=seal(key, app.scorers.encode(), "scorers") if app.scorers else None,
             )
             assert row is not None
-            await session.run(
+            about = {"app": manifest.app, "number": row["number"], "digest": identity["digest"]}
+            if await session.run(
                 "facts.put",
                 workspace=identity["workspace"],
                 app=manifest.app,
                 number=row["number"],
                 facts=as_json(app.declared.facts),
-            )
+            ):
+                await note(session, steps.scope.workspace, Kind.FACTS_RECORDED, author, about)
             if known is None:
-                about = {"app": manifest.app, "number": row["number"], "digest": identity["digest"]}
                 await note(session, steps.scope.workspace, Kind.RELEASE_CREATED, author, about)
         return {
             "app": manifest.app,

@@ -74,7 +74,7 @@ def _lacks_evidence(criterion: Criterion, release: Release, evidence: Sequence[E
     assert criterion.evidence is not None
     bases = (criterion.basis,) if criterion.basis else ("measured", "attested")
     newest = next((e for e in evidence if e.kind == criterion.evidence and e.basis in bases), None)
-    how = _MENDED.get(criterion.evidence, "`proveout evidence attest {release} --kind {kind}`")
+    how = _MENDED.get(criterion.evidence, "`proveout release attest {release} --kind {kind} …`")
     mend = how.format(release=release.label, kind=criterion.evidence)
     if newest is None:
         return f"no {criterion.basis or ''} {criterion.evidence} of this digest: {mend}".replace("  ", " ")

@@ -18,6 +18,7 @@ from proveout.evals.compare import Comparison, Metric, changed_most, compare
 from proveout.evals.runner import Answers, Asking, Report, Runner
 from proveout.evals.scorers import Scorer, scorers
 from proveout.evals.scorers.confined import Confined, Custom, custom_scorers
+from proveout.evals.scorers.delivered import Delivered
 from proveout.evals.statistics import amounts_interval, scores_interval
 from proveout.evals.targets import Judged, Target, judge_target, parse_target
 from proveout.guard.support import SupportCheck
@@ -230,6 +231,7 @@ def _summary(
         "repeats": row["repeats"],
         "spent_usd": candidate.answers.spent + (baseline.answers.spent if baseline else 0.0),
         "whole": whole,
+        "effort": _effort(delivered),
         "quoted": sum(d.quoted for d in delivered) / max(len(delivered), 1),
         "scores": {name: _score(by_case, measures[name]) for name, by_case in candidate.scores.items()},
         "targets": [{"name": j.target.name, "text": j.target.text, **_plain(j, without="target")} for j in judged],
@@ -238,6 +240,17 @@ def _summary(
         "changed": msgspec.to_builtins(
             changed_most(before, {c: d.text for c, d in first.items()}, _CHANGES) if baseline else []
         ),
+    }
+
+
+def _effort(delivered: Sequence[Delivered]) -> dict[str, float]:
+    """What an answer took on average, as `evals.plan` reckons with it."""
+    n = max(len(delivered), 1)
+    return {
+        "seconds": sum(d.total_ms for d in delivered) / n / 1000,
+        "prompt_tokens": sum(d.usage.prompt_tokens for d in delivered) / n,
+        "completion_tokens": sum(d.usage.completion_tokens for d in delivered) / n,
+        "usd": sum(d.cost or 0.0 for d in delivered) / n,
     }
 
 
@@ -268,5 +281,6 @@ def _result(case: Case, candidate: Side, baseline: Side | None, repeats: int) ->
         "total_ms": round(first.total_ms, 1) if first else None,
         "scores": {name: sum(values) / len(values) for name, values in scores.items()},
         "repeats": [{"answer": a.text, "outcome": a.outcome} for a in answers[1:]],
+        "every_score": scores if len(answers) > 1 else {},
         "baseline": {"answer": before.text, "outcome": before.outcome} if before else None,
     }

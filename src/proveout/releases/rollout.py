@@ -82,7 +82,7 @@ class Progress(msgspec.Struct):
     step: dict[Arm, Counts] = msgspec.field(default_factory=lambda: {"stable": Counts(), "candidate": Counts()})
     newest: dict[Arm, float] = {}
     history: list[float] = []  # of log10 of the combined e-value
-    waiting: str = ""  # for what
+    closed: str = ""  # what the gate lacked when it was to be promoted
 
 
 @dataclass(slots=True)
@@ -94,6 +94,10 @@ class Machine:
     progress: Progress
     state: State = "running"
     step: int = 0
+    weights: Mapping[str, float] = field(init=False)  # of the tests' e-values
+
+    def __post_init__(self) -> None:
+        self.weights = weights(self.plan)
 
     @property
     def weight(self) -> float:
@@ -120,8 +124,7 @@ def decide(machine: Machine, batch: Sequence[Reading], units: Units, now: float)
     back when it must be.
     """
     observe(machine, batch, units)
-    decision = _decided(machine, now)
-    machine.progress.waiting = decision.reason if decision.action == "hold" else ""
+    decision = outlook(machine, now)
     if decision.action == "step":
         machine.step += 1
         machine.progress.stepped = now
@@ -136,11 +139,13 @@ def decide(machine: Machine, batch: Sequence[Reading], units: Units, now: float)
     return decision
 
 
-def _decided(machine: Machine, now: float) -> Decision:
+def outlook(machine: Machine, now: float) -> Decision:
+    """What is to be decided of a rollout as it stands. Changes nothing."""
     plan, progress = machine.plan, machine.progress
-    combined = log_e(plan, progress)
+    combined = log_e(machine)
     if crosses(combined, plan.alpha):
-        worst = max(weights(plan), key=lambda name: math.log(weights(plan)[name] or 1e-300) + _log_e(progress, name))
+        heavy = {name: math.log(weight) for name, weight in machine.weights.items() if weight}
+        worst = max(heavy, key=lambda name: heavy[name] + _log_e(progress, name))
         reason = f"{worst}: {_compared(progress, worst)}; combined e-value {_shown(combined)} ≥ {1 / plan.alpha:g}"
         return Decision("roll_back", reason, _numbers(machine))
     if machine.state != "frozen" and crosses(progress.split.log_e, SPLIT_ALPHA):
@@ -240,7 +245,7 @@ def observe(machine: Machine, batch: Sequence[Reading], units: Units) -> None:
         progress.criteria[name] = progress.criteria.get(name, Betting("no_harm", margin)).update(values)
     progress.score = progress.score.update(shown.get("score", ()))
     progress.split = progress.split.update(exposed)
-    progress.history.append(round(log_e(machine.plan, progress) / math.log(10), 3))
+    progress.history.append(round(log_e(machine) / math.log(10), 3))
     if len(progress.history) > _KEPT:
         progress.history = progress.history[::2]
 
@@ -308,10 +313,10 @@ def freeze(progress: Progress, name: str, values: Sequence[float]) -> None:
 # -- what is told -----------------------------------------------------------------------------------
 
 
-def log_e(plan: Plan, progress: Progress) -> float:
+def log_e(machine: Machine) -> float:
     """The log of the combined e-value."""
-    each = weights(plan)
-    return weighted_log_e({name: _log_e(progress, name) for name in each}, each)
+    seen = machine.progress.tests.keys() | {"score"}
+    return weighted_log_e({name: _log_e(machine.progress, name) for name in seen}, machine.weights)
 
 
 def _log_e(progress: Progress, name: str) -> float:
@@ -320,31 +325,32 @@ def _log_e(progress: Progress, name: str) -> float:
     return progress.tests[name].log_e if name in progress.tests else 0.0
 
 
-def guardrails(plan: Plan, progress: Progress) -> list[dict[str, Any]]:
+def guardrails(machine: Machine) -> list[dict[str, Any]]:
     """Every test that guards against harm, as it stands."""
+    progress = machine.progress
     return [
         {
             "name": name,
             "weight": round(weight, 6),
-            "e_value": _finite(_log_e(progress, name)),
+            "e_value": finite(_log_e(progress, name)),
             "threshold": progress.thresholds.get(name),
             "candidate": test.candidate if (test := progress.tests.get(name)) else 0,
             "stable": test.stable if test else 0,
         }
-        for name, weight in weights(plan).items()
+        for name, weight in machine.weights.items()
     ]
 
 
-def shown_criteria(plan: Plan, progress: Progress) -> list[dict[str, Any]]:
+def shown_criteria(machine: Machine) -> list[dict[str, Any]]:
     """Every criterion of a promotion, as it stands; 1/α shows that the candidate is no worse by more than `margin`."""
     return [
         {
             "name": name,
-            "margin": bet.delta if (bet := progress.criteria.get(name)) else None,
-            "e_value": _finite(bet.log_e) if bet else 1.0,
-            "needed": 1 / plan.alpha,
+            "margin": bet.delta if (bet := machine.progress.criteria.get(name)) else None,
+            "e_value": finite(bet.log_e) if bet else 1.0,
+            "needed": 1 / machine.plan.alpha,
         }
-        for name in criteria(progress)
+        for name in criteria(machine.progress)
     ]
 
 
@@ -356,15 +362,15 @@ def arms(counts: Mapping[Arm, Counts]) -> dict[str, Any]:
 def _numbers(machine: Machine) -> dict[str, Any]:
     """What made a decision, for the record."""
     plan, progress = machine.plan, machine.progress
-    e_values = {one["name"]: one["e_value"] for one in guardrails(plan, progress) if one["e_value"] != 1}
+    e_values = {one["name"]: one["e_value"] for one in guardrails(machine) if one["e_value"] != 1}
     return {
         "step": machine.step,
         "weight": machine.weight,
         "alpha": plan.alpha,
-        "combined": _finite(log_e(plan, progress)),
+        "combined": finite(log_e(machine)),
         "e_values": e_values,
-        "criteria": {one["name"]: one["e_value"] for one in shown_criteria(plan, progress)},
-        "split": _finite(progress.split.log_e),
+        "criteria": {one["name"]: one["e_value"] for one in shown_criteria(machine)},
+        "split": finite(progress.split.log_e),
         "arms": arms(progress.total),
         "thresholds": dict(progress.thresholds),
     }
@@ -381,7 +387,7 @@ def _compared(progress: Progress, name: str) -> str:
     )
 
 
-def _finite(log: float) -> float:
+def finite(log: float) -> float:
     """An e-value as a number of four figures that JSON can hold."""
     return float(f"{math.exp(log):.4g}")
 

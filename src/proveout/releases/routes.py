@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from proveout.domain import Principal, Release, Right, StageName
+from proveout.domain import Candidate, Principal, Release, Right, StageName
 from proveout.errors import Conflict, InvalidInput, NotFound
 from proveout.releases.gate import Gate
 from proveout.store.events import Kind, note
-from proveout.store.pool import Row, Session, Store
+from proveout.store.pool import Row, Session, Store, as_json
 
+Ended = Literal["promoted", "rolled_back", "aborted"]
 _SHORTEST_REASON = 20  # characters
 
 
@@ -30,14 +32,18 @@ class Routes:
         if break_glass:
             _may_break(principal, break_glass)
         async with self.store.within(principal.scope) as session:
-            await self._lock(session, release, stage)
+            await self.lock(session, release.workspace, release.app, stage)
             lacking = [c.id for c, lack in await self.gate.check(session, release, stage) if lack]
             if not break_glass:
                 await self.gate.demand(session, release, stage)
             elif lacking:
                 about = _about(release, stage) | {"reason": break_glass, "lacking": lacking}
                 await note(session, release.workspace, Kind.GLASS_BROKEN, principal.key.id, about)
-            await self._set_stable(session, principal.key.id, release, stage, broke_glass=bool(lacking))
+            active = await self.active(session, release.workspace, release.app, stage)
+            if active is not None:
+                end: Ended = "promoted" if active["release"] == release.number else "aborted"
+                await self.end(session, principal.key.id, active, end, f"{release.label} was promoted by hand")
+            await self.make_stable(session, principal.key.id, release, stage, broke_glass=bool(lacking))
 
     async def roll_back(
         self, principal: Principal, app: str, stage: StageName, to: int | None, releases: Mapping[int, Release]
@@ -45,26 +51,72 @@ class Routes:
         """Makes an earlier stable release of the stage stable again: number `to`, or the last good one before.
 
         It passed the gate when it came: one that broke the glass is not gone back to, and one that was itself rolled
-        back from only when it is named. Raises Conflict, and NotFound for a stage without a release.
+        back from only when it is named. A rollout ends; where no number is given that is all: its candidate is what is
+        rolled back from. Raises Conflict, and NotFound for a stage without a release.
         """
         async with self.store.within(principal.scope) as session:
-            await self._lock_stage(session, principal.key.workspace, app, stage)
+            await self.lock(session, principal.key.workspace, app, stage)
             about = {"workspace": principal.key.workspace, "app": app, "stage": stage}
             tenures = await session.fetch("tenures.of_stage", **about)
             if not tenures:
                 raise NotFound(f"{app} has no stable release in {stage}.")
+            active = await self.active(session, principal.key.workspace, app, stage)
+            if active is not None:
+                await self.end(session, principal.key.id, active, "rolled_back", "rolled back by hand")
+                if to in (None, active["stable"]):
+                    return releases[active["stable"]]
             back = releases[_way_back(tenures, f"{app} in {stage}", to)]
             await session.run("tenures.withdraw", **about)
-            await self._set_stable(session, principal.key.id, back, stage, broke_glass=False)
+            await self.make_stable(session, principal.key.id, back, stage, broke_glass=False)
         return back
 
-    async def _lock(self, session: Session, release: Release, stage: StageName) -> None:
-        await self._lock_stage(session, release.workspace, release.app, stage)
+    # -- within a transaction that holds the stage's lock ----------------------------------------------
 
-    async def _lock_stage(self, session: Session, workspace: str, app: str, stage: StageName) -> None:
+    async def lock(self, session: Session, workspace: str, app: str, stage: StageName) -> None:
+        """Waits until this transaction alone may change the stage. Taken before the row of a rollout."""
         await session.run("routes.lock", workspace=workspace, app=app, stage=stage)
 
-    async def _set_stable(
+    async def active(self, session: Session, workspace: str, app: str, stage: StageName) -> Row | None:
+        """The rollout of a stage that has not ended, for this transaction to change."""
+        return await session.row("rollouts.active_of_stage", workspace=workspace, app=app, stage=stage)
+
+    async def set_candidate(
+        self, session: Session, by: str, release: Release, stage: StageName, candidate: Candidate
+    ) -> None:
+        """Gives a stage a candidate."""
+        where = {"workspace": release.workspace, "app": release.app, "stage": stage}
+        drawn = {"weight": candidate.weight, "salt": candidate.salt, "rollout": candidate.rollout}
+        pilots = as_json(candidate.pilots)
+        await session.run("routes.set_candidate", **where, **drawn, candidate=release.number, pilots=pilots)
+        facts = {**_about(release, stage), "candidate": release.number, "weight": candidate.weight}
+        await note(session, release.workspace, Kind.ROUTE_CHANGED, by, {**facts, "rollout": candidate.rollout})
+
+    async def set_weight(self, session: Session, by: str, rollout: Row, weight: float) -> None:
+        """Gives the candidate of a rollout another weight."""
+        where = {name: rollout[name] for name in ("workspace", "app", "stage")}
+        await session.run("routes.set_weight", **where, rollout=rollout["id"], weight=weight)
+        facts = {"app": rollout["app"], "stage": rollout["stage"], "candidate": rollout["release"], "weight": weight}
+        await note(session, rollout["workspace"], Kind.ROUTE_CHANGED, by, {**facts, "rollout": rollout["id"]})
+
+    async def end(
+        self,
+        session: Session,
+        by: str,
+        rollout: Row,
+        state: Ended,
+        reason: str,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Ends a rollout: its candidate gets no more traffic, and the decision is on record."""
+        where = {name: rollout[name] for name in ("workspace", "app", "stage")}
+        await session.run("routes.clear", **where, rollout=rollout["id"])
+        await session.run("rollouts.end", id=rollout["id"], state=state)
+        await session.run("assignments.forget", rollout=rollout["id"])
+        gone = {"app": rollout["app"], "stage": rollout["stage"], "candidate": None, "rollout": rollout["id"]}
+        await note(session, rollout["workspace"], Kind.ROUTE_CHANGED, by, gone)
+        await decided(session, rollout, state, by, reason, facts or {})
+
+    async def make_stable(
         self, session: Session, by: str, release: Release, stage: StageName, broke_glass: bool
     ) -> None:
         where = {"workspace": release.workspace, "app": release.app, "stage": stage}
@@ -72,6 +124,14 @@ class Routes:
         if changed is not None:
             facts = {"app": release.app, "stage": stage, "stable": release.number, "digest": release.digest}
             await note(session, release.workspace, Kind.ROUTE_CHANGED, by, facts)
+
+
+async def decided(session: Session, rollout: Row, action: str, by: str, reason: str, facts: Mapping[str, Any]) -> None:
+    """Puts a decision over a rollout on record, with the numbers that made it."""
+    said = {"rollout": rollout["id"], "action": action, "by": by, "reason": reason}
+    await session.run("decisions.insert", **said, facts=as_json(facts))
+    about = {name: rollout[name] for name in ("app", "stage", "release", "stable")}
+    await note(session, rollout["workspace"], Kind.ROLLOUT_DECIDED, by, {**about, **facts, **said})
 
 
 def _way_back(tenures: Sequence[Row], where: str, to: int | None) -> int:

@@ -1,4 +1,4 @@
-"""Rollouts on invented traffic, through the same tests and decisions as real ones: what a plan catches, and how soon."""
+"""Rollouts on invented traffic, through the tests and decisions of real ones: what a plan catches, and how soon."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ def simulate(
     units: Units = {}
     for name in ("first_text", "total"):
         freeze(machine.progress, name, [_time(stable, random) for _ in range(_SAMPLED)])
+    reason = ""
     people = [random.random() for _ in range(traffic.users or 0)]
     for begun in range(0, requests, every):
         batch, now = [], (begun + every) / traffic.per_second
@@ -72,10 +73,10 @@ def simulate(
             behaviour = candidate if arm else stable
             unit = None if who is None else str(who)
             batch.append(_reading(behaviour, arm, machine.weight, now, unit, random))
-        decision = decide(machine, batch, units, now)
+        reason = decide(machine, batch, units, now).reason
         if machine.state != "running":
-            return End(machine.state, decision.reason, begun + every, took)
-    return End("running", machine.progress.waiting, requests, took)
+            return End(machine.state, reason, begun + every, took)
+    return End("running", reason, requests, took)
 
 
 def _reading(behaviour: Behaviour, arm: bool, weight: float, now: float, unit: str | None, random: Random) -> Reading:
@@ -101,4 +102,4 @@ def _score(mean: float, random: Random) -> float:
 
 def seeds(count: int, base: int = 0) -> Iterator[Random]:
     """As many independent sources of chance."""
-    return (Random(f"{base}/{number}") for number in range(count))
+    return (Random(f"{base}/{number}") for number in range(count))  # noqa: S311 - invented traffic

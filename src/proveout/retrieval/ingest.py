@@ -15,6 +15,7 @@ from proveout.retrieval.sealed import owner
 from proveout.retrieval.search import EXACT
 from proveout.retrieval.snapshots import Change, Member, Origin, Snapshot, begin, commit, find
 from proveout.retrieval.versions import Source, Versions, digest
+from proveout.store.events import Kind, note
 from proveout.store.pool import Store
 from proveout.store.sealing import Keyring
 
@@ -87,6 +88,8 @@ class Ingester:
         async with self._store.within(steps.scope) as session:
             found = await find(session, steps.scope, knowledge, snapshot)
             await session.run("knowledge.point", **where, snapshot=snapshot, serial=found["serial"])
+            about = {"knowledge": knowledge, "snapshot": snapshot, "documents": found["documents"]}
+            await note(session, steps.scope.workspace, Kind.SNAPSHOT_CHOSEN, steps.scope.principal, about)
         return {"snapshot": snapshot, "documents": found["documents"]}
 
     async def _begin(self, steps: Steps, knowledge: str, origin: Origin) -> None:
@@ -145,12 +148,15 @@ class Ingester:
             await session.run("versions.delete", **where, documents=gone)
             owners = [owner(knowledge, document) for document in gone]
             await session.run("sealing.destroy", workspace=where["workspace"], kind="document", owners=owners)
+            if deleted := len(there.intersection(gone)):
+                about = {"knowledge": knowledge, "documents": deleted}
+                await note(session, steps.scope.workspace, Kind.DOCUMENT_DELETED, steps.scope.principal, about)
         return {
             "snapshot": made.digest,
             "chunks": made.chunks,
             "documents": len(put),
             "created": len(put.keys() - there),
-            "deleted": len(there.intersection(gone)),
+            "deleted": deleted,
         }
 
     async def _index_vectors(self, steps: Steps, knowledge: str, chunks: int) -> None:

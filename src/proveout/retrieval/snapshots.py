@@ -12,6 +12,7 @@ import rfc8785
 from proveout.domain import Scope
 from proveout.errors import Conflict, NotFound
 from proveout.retrieval import segments
+from proveout.store.events import Kind, note
 from proveout.store.pool import Row, Session, as_json
 
 Origin = Literal["push", "folder"]
@@ -88,6 +89,9 @@ async def commit(session: Session, scope: Scope, knowledge: str, pipeline: str, 
     )
     await session.run("knowledge.point", **where, snapshot=digest, serial=serial)
     await segments.merge(session, scope.workspace, knowledge)
+    about = {"knowledge": knowledge, "snapshot": digest, "documents": len(target)}
+    counts = {"put": len(after - before), "gone": len(before - after)}
+    await note(session, scope.workspace, Kind.SNAPSHOT_PUBLISHED, scope.principal, {**about, **counts})
     return snapshot
 
 

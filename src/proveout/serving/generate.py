@@ -18,11 +18,10 @@ async def generate(call: Call, rooms: Rooms) -> AsyncGenerator[Event, None]:
         return
     last = len(call.models) - 1
     for position, (use, prompt) in enumerate(zip(call.models, call.prompts, strict=True)):
-        model, _ = rooms.catalogue.resolve(use.name)
         begun = False
         call.progress.model = use.name
         try:
-            async with aclosing(model.generate(prompt)) as events:
+            async with aclosing(rooms.catalogue.pinned(use).generate(prompt)) as events:
                 async for event in events:
                     if not isinstance(event, Finish):
                         begun = True

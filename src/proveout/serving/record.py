@@ -110,8 +110,8 @@ async def _decision(call: Call, rooms: Rooms, answer: Answer | None) -> Decision
         output=commit_output(salt, text, calls),
         captured=_captured(call, rooms),
         retrieval=_retrieval(call, commit(salt, scope.readers)),
-        verdicts=[Check.of(verdict) for verdict in verdicts],
-        tools=[ToolUse(name, commit(salt, arguments)) for name, arguments in tools(calls)],
+        verdicts=tuple([Check.of(verdict) for verdict in verdicts]),
+        tools=tuple([ToolUse(name, commit(salt, arguments)) for name, arguments in tools(calls)]),
         replays=call.replays,
     )
 

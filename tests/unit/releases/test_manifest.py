@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from proveout.errors import InvalidInput
 from proveout.releases.manifest import Mistakes, read_app
+from proveout.releases.plan import Plan
 
 GOOD = """\
 app: helpdesk

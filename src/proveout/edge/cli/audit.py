@@ -140,7 +140,7 @@ class Form(StrEnum):
 @app.command()
 def export(
     to: Annotated[Path, typer.Option(help="The file; of `tiles` the folder.")],
-    format: Annotated[  # noqa: A002 (the option's name)
+    format: Annotated[
         Form,
         typer.Option(
             help="jsonl: records with their entries of the log, otel: OTLP spans, one a line, tiles: the whole log, as "

@@ -64,6 +64,13 @@ class Client:
         except (aiohttp.ClientError, ConnectionError, ValueError) as error:
             raise Unavailable(f"{self._url} broke off ({error}): what came is incomplete.") from error
 
+    async def content(self, path: str) -> bytes:
+        """The bytes of a GET. Raises Refused."""
+        async with self._session.get(self._url + path) as response:
+            if response.status >= 400:
+                raise Refused(response.status, f"{self._url} answered {response.status}: {await response.text()}")
+            return await response.read()
+
     async def ready(self) -> dict[str, Any]:
         """What `/readyz` says, ready or not. Raises Unavailable."""
         try:

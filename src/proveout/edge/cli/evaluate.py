@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,15 +12,18 @@ import typer
 from proveout import settings
 from proveout.edge.cli import output
 from proveout.edge.cli.client import connect
-from proveout.edge.cli.releases import Named, split
+from proveout.edge.cli.releases import Named, get, split
 from proveout.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True)
+EXITS = {"pass": 0, "fail": 1, "inconclusive": 3}
+_MISSED = ("correct", "facts", "refusal", "restricted", "exact", "numeric", "regex", "json_schema")
+Baseline = Annotated[str | None, typer.Option(metavar="APP@M", help="Compare with a release, or with a model.")]
 
 
 @app.callback()
 def callback() -> None:
-    """Ask a release its golden questions."""
+    """Ask a release questions, score the answers, compare, and say what that proves."""
 
 
 @app.command()
@@ -28,25 +32,79 @@ def run(
     dataset: Annotated[
         Path | None, typer.Option(help="JSON lines; default: the release's own golden questions.")
     ] = None,
+    baseline: Baseline = None,
+    repeats: Annotated[int | None, typer.Option(min=1, max=50, help="How often to ask each question.")] = None,
+    budget: Annotated[float | None, typer.Option(min=0.0001, metavar="USD", help="Stop asking at this cost.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the report there: HTML, Markdown, JUnit XML, JSON.")
+    ] = None,
     json: output.AsJson = False,
 ) -> None:
-    """Ask a release its golden questions and score the answers."""
+    """Ask a release its golden questions and score the answers.
+
+    Exit code 0: the app's targets are met, and it is as good as the baseline; 1: not so; 3: too few cases to say.
+    Answers that are known already are not asked again.
+    """
     name, number = split(release)
-    body = {"dataset": _text(dataset)} if dataset else {}
-    found = asyncio.run(_run(name, number, body))
+    body = {
+        "dataset": _text(dataset) if dataset else None,
+        "baseline": baseline,
+        "repeats": repeats,
+        "budget_usd": budget,
+    }
+    found = asyncio.run(_run(name, number, {key: value for key, value in body.items() if value is not None}))
+    if report:
+        asyncio.run(_write(found["id"], report))
+    if json:
+        output.document(found)
+    else:
+        _say(found)
+    raise typer.Exit(EXITS[found["summary"]["verdict"]])
+
+
+@app.command()
+def plan(
+    release: Named,
+    effect: Annotated[float, typer.Option(min=0.001, max=1, help="The drop to be seen, in points.")] = 0.05,
+    cases: Annotated[int | None, typer.Option(min=1, help="How many cases; default: the golden ones.")] = None,
+    json: output.AsJson = False,
+) -> None:
+    """Say, before anything runs, how many cases and repeats show a change of a size, and what that takes."""
+    name, number = split(release)
+    query = f"?effect={effect}" + (f"&cases={cases}" if cases else "")
+    found = get(f"/api/v1/apps/{name}/releases/{number}/evaluations/plan{query}")
     if json:
         output.document(found)
         return
-    missed = [c for c in found["cases"] if any(score == 0 for score in c["scores"].values())]
-    for case in missed:
-        scores = ", ".join(s for s, v in case["scores"].items() if v == 0)
-        output.say(f"{case['case']}: {scores}\n  asked    {case['question']}\n  answered {case['answer']}")
-    rows = [
-        {"score": name, "mean": "-" if s["mean"] is None else f"{s['mean']:.3f}", "cases": s["cases"]}
-        for name, s in found["summary"]["scores"].items()
-    ]
-    output.table(rows, ("score", "mean", "cases"))
-    output.say(f"answers that are quotes: {found['summary']['quoted']:.2f}")
+    if found["repeats"] is None:
+        output.say(f"{found['cases']} cases are too few to see a drop of {effect:g}, however often they are asked.")
+    else:
+        output.say(f"{found['cases']} cases, each asked {found['repeats']} times, show a drop of {effect:g}.")
+        output.say(f"With a baseline that is {found['answers']} answers, about {found['seconds'] / 60:.0f} minutes, ")
+        output.say(f"{found['prompt_tokens'] + found['completion_tokens']} tokens and {found['usd']:.4f} USD.")
+    output.table(found["options"], ("repeats", "cases", "answers"))
+    output.say("noise between repeats: " + ("measured" if found["measured"] else "assumed: no run with repeats yet"))
+
+
+@app.command("list")
+def list_(name: Annotated[str, typer.Argument(metavar="APP")], json: output.AsJson = False) -> None:
+    """List the evaluations of an app, newest first."""
+    found = get(f"/api/v1/apps/{name}/evaluations")
+    if json:
+        output.document(found)
+        return
+    rows = [{**e, "verdict": (e["summary"] or {}).get("verdict", "running")} for e in found["evaluations"]]
+    output.table(rows, ("id", "release", "baseline", "verdict", "repeats", "created"))
+
+
+@app.command()
+def report(
+    evaluation: Annotated[str, typer.Argument(metavar="EVALUATION")],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go.")] = Path(),
+) -> None:
+    """Write the report of an evaluation: one HTML file with its plots, Markdown, JUnit XML and JSON."""
+    for path in asyncio.run(_write(evaluation, to)):
+        output.say(str(path))
 
 
 def _text(dataset: Path) -> str:
@@ -56,10 +114,82 @@ def _text(dataset: Path) -> str:
         raise InvalidInput(f"{dataset} cannot be read as UTF-8 text: {error}.") from error
 
 
-async def _run(name: str, number: int, body: dict[str, str]) -> dict[str, Any]:
+async def _run(name: str, number: int, body: dict[str, Any]) -> dict[str, Any]:
     told = settings.read()
     async with connect(told.url, told.key) as client:
         begun = await client.call("POST", f"/api/v1/apps/{name}/releases/{number}/evaluations", body)
         with output.progress_bar() as progress:
             await client.job(begun["job"], progress)
         return dict(await client.call("GET", f"/api/v1/evaluations/{begun['evaluation']}"))
+
+
+async def _write(evaluation: str, folder: Path) -> list[Path]:
+    """The report's files, written."""
+    told, written = settings.read(), []
+    async with connect(told.url, told.key) as client:
+        for kind, ending in {"html": "html", "markdown": "md", "junit": "xml", "json": "json"}.items():
+            content = await client.content(f"/api/v1/evaluations/{evaluation}/report?format={kind}")
+            written.append((folder / f"{evaluation}.{ending}", content))
+    return await asyncio.to_thread(_put, folder, written)
+
+
+def _put(folder: Path, files: list[tuple[Path, bytes]]) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, content in files:
+        path.write_bytes(content)
+    return [path for path, _ in files]
+
+
+def _say(found: Mapping[str, Any]) -> None:
+    """An evaluation, for a person."""
+    summary = found["summary"]
+    for case in found["cases"]:
+        missed = [name for name in _MISSED if case["scores"].get(name, 1) < 1]
+        if missed:
+            output.say(
+                f"{case['case']}: {', '.join(missed)}\n  asked    {case['question']}\n  answered {case['answer']}"
+            )
+    rows = [
+        {"score": name, "mean": f"{s['mean']:.3f}", "95 %": _range(s["low"], s["high"]), "cases": s["cases"]}
+        for name, s in sorted(summary["scores"].items())
+    ]
+    output.table(rows, ("score", "mean", "95 %", "cases"))
+    output.say(f"answers that are quotes: {summary['quoted']:.2f}")
+    output.say(f"{summary['answers']} answers, {summary['asked']} of them asked now, {summary['spent_usd']:.4f} USD")
+    if not summary["whole"]:
+        output.say("The budget ended it before every question was asked.")
+    for target in summary["targets"]:
+        output.say(f"target {target['name']}: {target['verdict']}: {target['reason']}")
+    if summary["comparison"]:
+        _say_comparison(summary)
+    output.say(f"verdict: {summary['verdict']}")
+
+
+def _say_comparison(summary: Mapping[str, Any]) -> None:
+    rows = []
+    for compared in summary["comparison"]["metrics"]:
+        overall = compared["overall"]
+        rows.append(
+            {
+                "compared": compared["metric"]["name"],
+                summary["baseline"]: f"{overall['baseline']:.3f}",
+                "now": f"{overall['candidate']:.3f}",
+                "difference": f"{overall['difference']:+.3f}",
+                "95 %": _range(overall["low"], overall["high"]),
+                "verdict": overall["verdict"],
+            }
+        )
+    output.table(rows, ("compared", summary["baseline"], "now", "difference", "95 %", "verdict"))
+    worst = summary["comparison"]["worst_slice"]
+    if worst:
+        output.say(
+            f"worst slice: {worst['tag']} ({worst['metric']} {worst['difference']:+.3f} over {worst['n']} cases)"
+        )
+    for change in summary["changed"][:5]:
+        output.say(
+            f"changed by {change['change']:.2f}: {change['case']}\n  - {change['before']}\n  + {change['after']}"
+        )
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{low:.3f} … {high:.3f}"

@@ -21,6 +21,7 @@ from proveout.edge.cli import (
     releases,
     replay,
     requests,
+    rollout,
     serve,
     witness,
 )
@@ -46,9 +47,11 @@ app.command()(migrate.migrate)
 app.command()(backup.backup)
 app.command()(backup.restore)
 app.command()(witness.witness)
-app.add_typer(releases.app, name="release", help="Create and look at releases.")
+app.command()(rollout.rollback)
+app.add_typer(releases.app, name="release", help="Create releases, approve them, bring them into stages.")
+app.add_typer(rollout.app, name="rollout", help="Let a release in step by step; it is rolled back by itself.")
 app.add_typer(knowledge.app, name="knowledge", help="Search knowledge and look at its snapshots.")
-app.add_typer(evaluate.app, name="eval", help="Ask a release its golden questions.")
+app.add_typer(evaluate.app, name="eval", help="Ask a release questions, score, compare, report.")
 app.add_typer(requests.app, name="requests", help="Search what was asked: who, when, of which release.")
 app.add_typer(audit.app, name="audit", help="Receipts, and whether the log is what it was.")
 app.add_typer(keys.app, name="key", help="Create, list and revoke API keys; rotate the keys that seal content.")
@@ -56,7 +59,7 @@ app.add_typer(hold.app, name="hold", help="Keep what is on record from retention
 
 
 def main() -> None:
-    """Exit codes: 0 done, 1 a check failed or the server refused, 2 wrong usage or input."""
+    """Exit codes: 0 done, 1 a check failed or the server refused, 2 wrong usage or input, 3 inconclusive."""
     try:
         app()
     except ProveoutError as error:

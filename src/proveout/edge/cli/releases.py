@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,7 +92,7 @@ def create(folder: Folder, json: output.AsJson = False) -> None:
 @app.command("list")
 def list_(name: Annotated[str, typer.Argument(metavar="APP")], json: output.AsJson = False) -> None:
     """List the releases of an app, newest first."""
-    found = _get(f"/api/v1/apps/{name}/releases")
+    found = get(f"/api/v1/apps/{name}/releases")
     if json:
         output.document(found)
     else:
@@ -101,7 +103,7 @@ def list_(name: Annotated[str, typer.Argument(metavar="APP")], json: output.AsJs
 def show(release: Named, json: output.AsJson = False) -> None:
     """Show one release: its resolved manifest and its facts."""
     name, number = split(release)
-    found = _get(f"/api/v1/apps/{name}/releases/{number}")
+    found = get(f"/api/v1/apps/{name}/releases/{number}")
     if json:
         output.document(found)
         return
@@ -124,7 +126,7 @@ def diff_(before: Named, after: Named, json: output.AsJson = False) -> None:
     (name, number), (other_name, other) = split(before), split(after)
     if other_name != name:
         raise InvalidInput(f"{before} and {after} are releases of two apps: give two of the same.")
-    found = _get(f"/api/v1/apps/{name}/releases/{number}/diff/{other}")
+    found = get(f"/api/v1/apps/{name}/releases/{number}/diff/{other}")
     if json:
         output.document(found)
         return
@@ -159,23 +161,84 @@ def _conditions(when: dict[str, Any] | None) -> str:
     return f" when {given}" if given else ""
 
 
+Stage = Annotated[str, typer.Option("--to", help="The stage: poc, beta or production.")]
+
+
 @app.command()
 def promote(
     release: Named,
-    to: Annotated[str, typer.Option(help="The stage: poc, beta or production.")],
+    to: Stage,
+    break_glass: Annotated[
+        str, typer.Option(metavar="REASON", help="Go in without the evidence. It is recorded, and alarms.")
+    ] = "",
     json: output.AsJson = False,
 ) -> None:
-    """Make a release the stable one of a stage."""
+    """Make a release the stable one of a stage. Refused, with what is missing, where the stage's gate is closed."""
     name, number = split(release)
-
-    async def run() -> dict[str, Any]:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
-            body = {"release": number, "stage": to}
-            return dict(await client.call("POST", f"/api/v1/apps/{name}/promotions", body))
-
-    done = asyncio.run(run())
+    body = {"release": number, "stage": to, "break_glass": break_glass}
+    done = _post(f"/api/v1/apps/{name}/promotions", body)
     output.document(done) if json else output.say(f"{release} is the stable release of {to}")
+
+
+@app.command()
+def approve(
+    release: Named,
+    to: Stage,
+    refuse: Annotated[bool, typer.Option("--refuse", help="Refuse it instead.")] = False,
+    comment: Annotated[str, typer.Option(help="What there is to say about it.")] = "",
+    json: output.AsJson = False,
+) -> None:
+    """Approve a release for a stage, or refuse it. Its own author cannot."""
+    name, number = split(release)
+    body = {"stage": to, "verdict": "fail" if refuse else "pass", "comment": comment}
+    made = _post(f"/api/v1/apps/{name}/releases/{number}/approvals", body)
+    said = "refused" if refuse else "approved"
+    output.document(made) if json else output.say(f"{release} is {said} for {to}: {made['id']}")
+
+
+@app.command()
+def readiness(release: Named, json: output.AsJson = False) -> None:
+    """Show what each stage demands of a release, what it has, and what blocks it. Exit code 1: something does."""
+    name, number = split(release)
+    found = get(f"/api/v1/apps/{name}/releases/{number}/readiness")
+    if json:
+        output.document(found)
+    else:
+        output.say(f"{release} {found['digest']}")
+        for key in ("purpose", "owners", "risk", "objectives", "risks", "targets"):
+            if found["facts"].get(key):
+                output.say(f"{key:10} {found['facts'][key]}")
+        for stage, state in found["stages"].items():
+            output.say(f"{stage}: {'ready' if state['ready'] else 'blocked'}")
+            for criterion in state["criteria"]:
+                mark = "met    " if criterion["met"] else "missing"
+                output.say(f"  {mark} {criterion['id']}: {criterion['missing'] or criterion['reason']}")
+        output.table(found["evidence"], ("id", "kind", "basis", "verdict", "author", "recorded", "expires"))
+    raise typer.Exit(0 if all(state["ready"] for state in found["stages"].values()) else 1)
+
+
+@app.command()
+def attest(
+    release: Named,
+    kind: Annotated[str, typer.Option(help="What was done: drill, uat, impact_assessment, business_case, training, …")],
+    statement: Annotated[str, typer.Option(help="What was found out.")],
+    person: Annotated[str, typer.Option(help="Who stands for it.")],
+    expires: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Until when it counts.")],
+    file: Annotated[Path | None, typer.Option(help="A report: its name and SHA-256 go on record.")] = None,
+    verdict: Annotated[str, typer.Option(help="pass, fail or inconclusive.")] = "pass",
+    json: output.AsJson = False,
+) -> None:
+    """Attest what a person found out about a release outside of this server."""
+    name, number = split(release)
+    body = {"kind": kind, "verdict": verdict, "statement": statement, "person": person}
+    body["expires"] = expires.replace(tzinfo=UTC).isoformat()
+    if file is not None:
+        try:
+            body |= {"file": file.name, "file_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        except OSError as error:
+            raise InvalidInput(f"{file} cannot be read: {error.strerror}.") from error
+    made = _post(f"/api/v1/apps/{name}/releases/{number}/evidence", body)
+    output.document(made) if json else output.say(f"{made['id']}: {kind} of {release}: {verdict}")
 
 
 def split(release: str) -> tuple[str, int]:
@@ -186,10 +249,21 @@ def split(release: str) -> tuple[str, int]:
     return name, int(number)
 
 
-def _get(path: str) -> dict[str, Any]:
+def get(path: str) -> dict[str, Any]:
+    """What the server answers to a GET."""
+
     async def run() -> dict[str, Any]:
         told = settings.read()
         async with connect(told.url, told.key) as client:
             return dict(await client.call("GET", path))
+
+    return asyncio.run(run())
+
+
+def _post(path: str, body: object) -> dict[str, Any]:
+    async def run() -> dict[str, Any]:
+        told = settings.read()
+        async with connect(told.url, told.key) as client:
+            return dict(await client.call("POST", path, body))
 
     return asyncio.run(run())

@@ -16,7 +16,7 @@ def replay(
     request: Annotated[str, typer.Argument(metavar="REQUEST", help="The number of a request: req_…")],
     json: output.AsJson = False,
 ) -> None:
-    """Ask a request again, of the same release with the same input, and say what differs. Exit code 1: something does."""
+    """Ask a request again, of the same release, and say what differs from its record. Exit code 1: something does."""
 
     async def run() -> dict[str, Any]:
         told = settings.read()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import urllib.parse
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -61,8 +62,15 @@ def list_requests(
     if json:
         output.document(found)
         return
-    columns = ("begun", "request", "app", "release", "model", "outcome", "grounded", "total_ms", "cost_usd")
-    output.table(found["requests"], columns)
+    output.table([_listed(row) for row in found["requests"]], ("begun", "request", "asked", "outcome", "ms"))
+
+
+def _listed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A request in the 80 columns of a narrow terminal; `--json` has the rest."""
+    asked = f"{row['app']}@{row['release']}" if row["app"] else row["model"]
+    begun = datetime.fromisoformat(row["begun"]).strftime("%m-%d %H:%M:%S")
+    ms = None if row["total_ms"] is None else round(row["total_ms"])
+    return {**row, "begun": begun, "asked": asked, "outcome": row["outcome"] or "open", "ms": ms}
 
 
 @app.command()

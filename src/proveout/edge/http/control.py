@@ -17,6 +17,7 @@ from proveout.edge.http import (
     costs,
     evaluations,
     evidence,
+    feedback,
     guarding,
     keeping,
     knowledge,
@@ -24,6 +25,7 @@ from proveout.edge.http import (
     problems,
     records,
     releases,
+    rollouts,
 )
 from proveout.edge.http.requests import gateway, principal
 from proveout.errors import InvalidInput, NotFound, ProveoutError
@@ -123,6 +125,8 @@ def control() -> FastAPI:
     app.include_router(ledger.router)
     app.include_router(records.router)
     app.include_router(releases.router)
+    app.include_router(rollouts.router)
+    app.include_router(feedback.router)
     app.include_router(evidence.router)
     app.include_router(evaluations.router)
     app.add_exception_handler(ProveoutError, _failed)

@@ -16,7 +16,8 @@ from proveout.edge.http.requests import gateway, principal
 from proveout.edge.wiring import EVALUATE
 from proveout.errors import InvalidInput, NotFound
 from proveout.evals.cases import read_cases
-from proveout.evals.runner import check_groups, is_random
+from proveout.evals.plan import Effort, plan
+from proveout.evals.runner import CONCURRENT, check_groups, is_random
 from proveout.releases.measure import scored_cases
 from proveout.serving.resolve import find_release
 from proveout.store.sealing import seal, unseal
@@ -73,6 +74,38 @@ async def create_evaluation(
             golden=body.dataset is None,
         )
     return {"evaluation": evaluation, "job": await here.jobs.enqueue(EVALUATE, release.workspace, evaluation)}
+
+
+@router.get("/apps/{app}/releases/{number}/evaluations/plan")
+async def plan_evaluation(
+    request: Request,
+    caller: Caller,
+    app: str,
+    number: int,
+    effect: Annotated[float, Query(gt=0, le=1)] = 0.05,
+    cases: Annotated[int | None, Query(ge=1)] = None,
+) -> dict[str, Any]:
+    """How many cases and repeats show a drop of `effect` in the share of correct answers, and what asking them takes.
+
+    `cases` defaults to the release's golden questions; what noise and effort are is taken from the app's last run.
+    """
+    keys.require(caller, Right.EVALUATIONS_RUN)
+    here, release = gateway(request), find(request, caller, app, number)
+    golden = [case for case in read_cases(await _golden(request, caller, release), "golden") if case.counts]
+    past: list[list[float]] = []
+    effort = None
+    async with here.store.within(caller.scope) as session:
+        done = [row for row in await session.fetch("evaluations.list", app=app, limit=20) if row["summary"]]
+        if done:
+            effort = Effort(**done[0]["summary"]["effort"], measured=True)
+        repeated = next((row["id"] for row in done if row["repeats"] > 1), None)
+        if repeated:
+            scored = await scored_cases(session, here.keyring, release.workspace, repeated)
+            past = [case["every_score"]["correct"] for case in scored if "correct" in case["every_score"]]
+    if not is_random(release):
+        past = past or [[1.0, 1.0]] * 2  # the same question gets the same answer: no noise between repeats
+    made = plan(effect, cases or len(golden) or None, past=past, effort=effort, concurrent=CONCURRENT)
+    return dict(msgspec.to_builtins(made))
 
 
 @router.get("/apps/{app}/evaluations")

@@ -39,7 +39,7 @@ _HISTOGRAMS = (
 
 
 async def metrics(request: Request) -> Response:
-    """`GET /metrics`: OpenMetrics over all processes of this server.
+    """`GET /metrics`: OpenMetrics over all processes of this server, the engine's included while it answers.
 
     Needs a key with the right `requests:read`, which sees its own workspace, or `telemetry.metrics_public`.
     """
@@ -53,7 +53,11 @@ async def metrics(request: Request) -> Response:
             return problems.response(error)
         workspace = caller.key.workspace
     here.telemetry.waiting(here.rooms.journal.depth)
-    return Response("\n".join(lines(here.telemetry.read(), workspace)) + "\n", media_type=MEDIA_TYPE)
+    try:
+        engine = await here.rooms.catalogue.metrics()
+    except ProveoutError:
+        engine = ""  # it is away, which /readyz says; the page is of the others too
+    return Response(engine + "\n".join(lines(here.telemetry.read(), workspace)) + "\n", media_type=MEDIA_TYPE)
 
 
 def lines(counted: Counted, workspace: str | None = None) -> Iterator[str]:

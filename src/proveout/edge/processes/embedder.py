@@ -16,10 +16,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="proveout embedder", description=__doc__)
     parser.add_argument("--socket-fd", type=int, required=True, help="a bound and listening Unix socket")
     parser.add_argument("--model", required=True, help="a local model's name")
+    parser.add_argument("--digest", help="of its files, which are refused if they are others")
     options = parser.parse_args()
     end_with_parent()
     told = settings.read()
-    model = local_model(told, options.model)
+    model = local_model(told, options.model, options.digest)
     encoder = Encoder(model.weights.folder, told.data / "cache", model.device)
     Embedder(encoder).serve(socket.socket(fileno=options.socket_fd))
 

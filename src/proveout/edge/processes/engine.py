@@ -37,6 +37,7 @@ from proveout.edge.processes.protocol import (
 from proveout.engine import channel
 from proveout.errors import InvalidInput, NotFound, ProveoutError, Unavailable
 
+LOOK = 1.0  # seconds in which a generator says what it does: more than a step takes
 AWAY = 5.0  # seconds for which an instance that did not answer is asked last
 
 T = TypeVar("T")
@@ -206,7 +207,7 @@ async def _answers(path: Path) -> bool:
 
 async def _seen(path: Path) -> channel.Seen | None:
     try:
-        async with aclosing(channel.call(path, channel.Look(), greeting=2.0)) as replies:
+        async with aclosing(channel.call(path, channel.Look(), greeting=LOOK)) as replies:
             return next((r for r in [r async for r in replies] if isinstance(r, channel.Seen)), None)
     except ProveoutError:
         return None

@@ -19,10 +19,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="proveout generator", description=__doc__)
     parser.add_argument("--socket-fd", type=int, required=True, help="a bound and listening Unix socket")
     parser.add_argument("--model", required=True, help="a local model's name")
+    parser.add_argument("--digest", help="of its files, which are refused if they are others")
     options = parser.parse_args()
     end_with_parent()
     told = settings.read()
-    generator = Generator(local_model(told, options.model), told.data / "cache")
+    generator = Generator(local_model(told, options.model, options.digest), told.data / "cache")
     for thread in Path("/proc/self/task").glob("*"):  # Linux has a niceness for each thread; the start has none
         os.setpriority(os.PRIO_PROCESS, int(thread.name), NICE)
     generator.serve(socket.socket(fileno=options.socket_fd))

@@ -134,7 +134,7 @@ async def _start_models(run: Path, environment: Mapping[str, str], supervisor: S
             path = run / f"{model.role}-{counts[module]}.sock"
             arguments.append(str(path))
             listening = _listen_unix(path)
-            command = _python(module, listening.fileno(), "--model", model.name)
+            command = _python(module, listening.fileno(), "--model", model.name, "--digest", model.digest)
             await supervisor.start(Process(name, command, environment, (listening.fileno(),)))
             listening.detach()  # the supervisor hands it on to every successor
     listening = _listen_unix(run / "engine.sock")

@@ -15,6 +15,7 @@ from proveout.evals.scorers.sources import (
     retrieval_ndcg,
     retrieval_recall,
 )
+from proveout.evals.scorers.toxicity import Toxicity
 from proveout.evals.scorers.words import Regex, exact, facts, json_schema, numeric
 
 __all__ = ["Delivered", "Scorer", "scorers"]
@@ -50,7 +51,7 @@ def scorers(embed: Embed | None = None, support: Weigh | None = None) -> dict[st
         Plain("cost", cost, "positive", "lower"),
     ]
     if embed:
-        made.append(Similarity(embed))
+        made += [Similarity(embed), Toxicity(embed)]
     if support:
         made.append(Unsupported(support))
     return {scorer.name: scorer for scorer in made}

@@ -6,7 +6,7 @@ select record_v1(%(intents)s, %(completions)s);
 -- What is kept of a request's content, and what tells why nothing is.
 select p.subject, p.sealed, c.outcome, coalesce((c.decision->>'captured')::boolean, true) as captured,
        exists (select from events e where e.request = i.request and e.kind = 'serving:request:ended'
-               and e.position is not null and e.record is null) as erased
+               and e.subject is null) as erased
 from intents i left join completions c using (request) left join payloads p using (request)
 where i.request = %(request)s;
 

@@ -48,10 +48,10 @@ select %(rollout)s, u.unit, u.used from jsonb_to_recordset(%(units)s) as u(unit 
 on conflict (rollout, unit) do update set used = excluded.used;
 
 -- name: rollouts.insert (unscoped)
--- A rollout that starts: it sees what enters the workspace's log from now on.
+-- A rollout that starts: it sees what enters the workspace's log after a position.
 insert into rollouts (id, workspace, app, stage, release, stable, state, weight, plan, progress, position, key)
 values (%(id)s, %(workspace)s, %(app)s, %(stage)s, %(release)s, %(stable)s, 'running', %(weight)s, %(plan)s, %(progress)s,
-        coalesce((select size from checkpoints where workspace = %(workspace)s), 0) - 1, %(key)s);
+        %(position)s, %(key)s);
 
 -- name: rollouts.active (unscoped)
 -- Every rollout that has not ended.
@@ -77,9 +77,12 @@ order by app, stage, started desc;
 -- name: rollouts.save (unscoped)
 -- A rollout as it stands now.
 update rollouts set state = %(state)s, step = %(step)s, weight = %(weight)s, progress = %(progress)s,
-       position = %(position)s,
-       ended = case when %(state)s in ('promoted', 'rolled_back', 'aborted') then now() end
+       position = %(position)s
 where id = %(id)s;
+
+-- name: rollouts.end (unscoped)
+-- A rollout that has ended.
+update rollouts set state = %(state)s, ended = now() where id = %(id)s;
 
 -- name: decisions.insert (unscoped)
 -- What was decided of a rollout.

@@ -1,0 +1,90 @@
+"""What people, or systems downstream, made of an answer: kept with the request, and told to the log without words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from proveout.domain import Principal, Right
+from proveout.errors import Conflict, NotFound
+from proveout.evals.online import is_negative
+from proveout.store.events import Kind, note
+from proveout.store.pool import Row, Store, as_json
+from proveout.store.sealing import Keyring, seal, unseal
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """On one request. `outcome` is what came of it, numbers by name: solved, minutes, escalated, an own KPI.
+
+    A `thumb` counts as a score of 0 or 1 and, where it is down, as negative feedback; a `score` in [0, 1] is a
+    reviewer's or a judge's.
+    """
+
+    request: str
+    score: float | None = None
+    thumb: bool | None = None  # True: up
+    comment: str = ""
+    correction: str = ""
+    outcome: Mapping[str, float] | None = None
+
+    @property
+    def value(self) -> float | None:
+        return self.score if self.thumb is None else float(self.thumb)
+
+
+class Words(msgspec.Struct, frozen=True):
+    """What of feedback is sealed."""
+
+    comment: str = ""
+    correction: str = ""
+
+
+async def give(store: Store, keyring: Keyring, principal: Principal, given: Feedback) -> None:
+    """Keeps feedback; the last word on a request stands. Words are sealed under the key of the request's subject.
+
+    Raises NotFound for a request that is not the caller's to judge, Conflict for one that has not ended.
+    """
+    scope = principal.scope
+    async with store.within(scope) as session:
+        row = await session.row("feedback.of_request", request=given.request)
+        if row is None or not _may_judge(principal, row):
+            raise NotFound(f"There is no request {given.request}.")
+        if row["subject"] is None:
+            raise Conflict(f"{given.request} has not ended, or its subject was erased: there is nothing to judge.")
+        sealed = None
+        if given.comment or given.correction:
+            key = await keyring.key(session, scope.workspace, "subject", row["subject"])
+            words = msgspec.json.encode(Words(given.comment, given.correction))
+            sealed = seal(key, words, f"feedback {given.request}")
+        outcome, by = given.outcome or {}, principal.key.id
+        kept = {"score": given.value, "outcome": as_json(outcome), "sealed": sealed}
+        await session.run("feedback.put", request=given.request, subject=row["subject"], key=by, **kept)
+        about = {name: row[name] for name in ("request", "app", "release", "arm")}
+        told = {"score": given.score, "outcome": outcome, "worded": sealed is not None}
+        negative = is_negative(None if given.thumb is None else given.value, outcome)
+        await note(session, scope.workspace, Kind.FEEDBACK_GIVEN, by, {**about, **told, "negative": negative})
+
+
+async def show(store: Store, keyring: Keyring, principal: Principal, request: str) -> dict[str, Any]:
+    """What was said of a request; its words for whoever may replay it, on record as opened. Raises NotFound."""
+    scope = principal.scope
+    async with store.within(scope) as session:
+        row = await session.row("feedback.get", request=request)
+        if row is None:
+            raise NotFound(f"There is no feedback on {request}.")
+        told: dict[str, Any] = {"request": request, "score": row["score"], "outcome": row["outcome"], "at": row["at"]}
+        if row["sealed"] is not None and Right.REQUESTS_REPLAY in principal.rights:
+            key = await keyring.key(session, scope.workspace, "subject", row["subject"])
+            words = unseal(key, row["sealed"], f"feedback {request}")
+            told |= msgspec.to_builtins(msgspec.json.decode(words, type=Words))
+            await note(session, scope.workspace, Kind.PAYLOAD_OPENED, principal.key.id, {"request": request})
+    return told
+
+
+def _may_judge(principal: Principal, row: Row) -> bool:
+    """Whoever asked, and whoever may ask the app."""
+    return bool(row["key"] == principal.key.id or (row["app"] is not None and principal.may_ask(row["app"])))

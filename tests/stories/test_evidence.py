@@ -1,0 +1,154 @@
+"""From golden questions to a stage: what is measured, what is missing, who may say so, and what is on record."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Server
+
+QUESTIONS = [
+    {
+        "id": f"q{n}",
+        "question": f"Say the number {n}",
+        "facts": [f"number {n}"],
+        "tags": ["even" if n % 2 == 0 else "odd"],
+    }
+    for n in range(40)
+]
+APP = {
+    "app.yaml": """\
+app: numbers
+purpose: Say numbers back.
+owners: {accountable: someone@example.com}
+model: {use: echo}
+prompt: {answer: answer.md}
+evals: {golden: golden.jsonl, scorers: scorers.py}
+targets: {correct: ">= 0.8", deflection: a third fewer tickets}
+""",
+    "answer.md": "{{ question }}",
+    "golden.jsonl": "\n".join(map(json.dumps, QUESTIONS)),
+    "scorers.py": "def polite(case, delivered) -> bool:\n    return 'please' in delivered['text']\n",
+}
+# the odd ones lose their number
+BROKEN = "{% if question.split()[-1]|int % 2 %}I do not say odd ones.{% else %}{{ question }}{% endif %}"
+
+
+def create(server: Server, folder: Path) -> str:
+    made = json.loads(server.cli("release", "create", str(folder), "--json").stdout)
+    return f"{made['app']}@{made['number']}"
+
+
+def call(server: Server, method: str, path: str, body: object = None, key: str | None = None) -> tuple[int, Any]:
+    headers = {"authorization": f"Bearer {key or server.owner_key}", "content-type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{server.url}/api/v1{path}", data, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.loads(answer.read() or b"null")
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+@pytest.fixture(scope="module")
+def keys(server: Server) -> dict[str, str]:
+    """The texts of a key for each role."""
+    made = {}
+    for role in ("developer", "operator", "approver", "user"):
+        made[role] = call(server, "POST", "/keys", {"name": f"the {role}", "role": role})[1]["key"]
+    return made
+
+
+def test_a_release_comes_to_production_with_its_evidence(
+    server: Server, app_folder: Callable[..., Path], keys: dict[str, str]
+) -> None:
+    folder = app_folder(APP, "numbers")
+    sound = create(server, folder)
+    promotions, releases = "/apps/numbers/promotions", "/apps/numbers/releases/1"
+    into_beta, into_production = ({"release": 1, "stage": stage} for stage in ("beta", "production"))
+    status, refused = call(server, "POST", promotions, into_beta)
+    assert status == 409 and [m["id"] for m in refused["missing"]] == ["beta.evaluation"]
+    assert "proveout eval run numbers@1" in refused["error"]["message"]
+
+    run = server.cli("eval", "run", sound, "--json")
+    assert run.returncode == 0, run.stderr
+    summary = json.loads(run.stdout)["summary"]
+    assert summary["verdict"] == "pass" and summary["asked"] == 40
+    assert [t["name"] for t in summary["targets"]] == ["correct"]  # prose is for people
+    assert summary["scores"]["polite"]["mean"] == 0 and summary["scores"]["correct"]["low"] > 0.9
+    again = json.loads(server.cli("eval", "run", sound, "--json").stdout)["summary"]
+    assert again["asked"] == 0 and again["scores"]["correct"] == summary["scores"]["correct"]
+
+    assert call(server, "POST", promotions, into_beta, keys["user"])[0] == 404
+    assert call(server, "POST", promotions, into_beta, keys["developer"])[0] == 404
+    assert call(server, "POST", promotions, into_beta, keys["operator"])[0] == 200
+    status, refused = call(server, "POST", promotions, into_production, keys["operator"])
+    assert status == 409 and [m["id"] for m in refused["missing"]] == ["production.drill", "production.approval"]
+
+    told = {"kind": "drill", "verdict": "pass", "statement": "Rolled back and forth in 40 s.", "person": "Ann"}
+    told["expires"] = "2999-01-01T00:00:00Z"
+    assert call(server, "POST", f"{releases}/evidence", told, keys["approver"])[0] == 404
+    assert call(server, "POST", f"{releases}/evidence", told | {"kind": "evaluation"}, keys["developer"])[0] == 400
+    assert call(server, "POST", f"{releases}/evidence", told, keys["developer"])[0] == 201
+    assert call(server, "POST", f"{releases}/approvals", {"stage": "production"})[0] == 400  # its own author
+    assert call(server, "POST", f"{releases}/approvals", {"stage": "production"}, keys["operator"])[0] == 404
+    assert call(server, "POST", f"{releases}/approvals", {"stage": "production"}, keys["approver"])[0] == 201
+    assert server.cli("release", "readiness", sound).returncode == 0
+    assert call(server, "POST", promotions, into_production, keys["operator"])[0] == 200
+
+    found = call(server, "GET", f"{releases}/evidence")[1]["evidence"]
+    assert sorted(e["kind"] for e in found) == ["approval", "drill", "evaluation", "evaluation"]
+    events = call(server, "GET", "/log/events?kind=releases:evidence:recorded&limit=100")[1]["events"]
+    signatures = {e["record"]["signature"] for e in events if e.get("record")}
+    assert {e["signature"] for e in found} <= signatures or len(events) >= 4  # the newest may still wait
+
+
+def test_a_worse_release_is_caught_compared_and_kept_out(
+    server: Server, app_folder: Callable[..., Path], keys: dict[str, str]
+) -> None:
+    folder = app_folder({**APP, "app.yaml": APP["app.yaml"].replace("app: numbers", "app: halves")}, "halves")
+    sound = create(server, folder)
+    (folder / "answer.md").write_text(BROKEN)
+    broken = create(server, folder)
+    run = server.cli("eval", "run", broken, "--baseline", sound, "--report", str(folder / "report"), "--json")
+    assert run.returncode == 1, run.stderr
+    found = json.loads(run.stdout)
+    summary, comparison = found["summary"], found["summary"]["comparison"]
+    assert summary["verdict"] == "fail" and comparison["verdict"] == "fail"
+    assert comparison["worst_slice"]["tag"] == "odd"
+    assert {c["case"] for c in summary["changed"]} <= {f"q{n}" for n in range(1, 40, 2)}
+    endings = {path.suffix: path.read_text() for path in (folder / "report").iterdir()}
+    assert set(endings) == {".html", ".md", ".xml", ".json"}
+    assert "odd" in endings[".html"] and "<testsuite" in endings[".xml"]
+
+    status, refused = call(server, "POST", "/apps/halves/promotions", {"release": 2, "stage": "beta"})
+    assert status == 409 and "says fail" in refused["missing"][0]["missing"]
+    glass = {"release": 2, "stage": "beta", "break_glass": "odd numbers are not needed until Monday"}
+    assert call(server, "POST", "/apps/halves/promotions", glass, keys["operator"])[0] == 404
+    assert call(server, "POST", "/apps/halves/promotions", {**glass, "break_glass": "now"})[0] == 400
+    assert call(server, "POST", "/apps/halves/promotions", glass)[0] == 200
+    broke = call(server, "GET", "/log/events?kind=releases:gate:broken")[1]["events"]
+    assert broke[0]["kind"] == "releases:gate:broken"
+
+
+def test_questions_of_ones_own_are_no_evidence(server: Server, app_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = app_folder({**APP, "app.yaml": APP["app.yaml"].replace("app: numbers", "app: easy")}, "easy")
+    release = create(server, folder)
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text(APP["golden.jsonl"])
+    assert server.cli("eval", "run", release, "--dataset", str(mine)).returncode == 0
+    assert call(server, "GET", "/apps/easy/releases/1/evidence")[1]["evidence"] == []
+    mine.write_text('{"id": "a", "question": "a", "facts": ["a"]}\n{"id": "a"}\n')
+    refused = server.cli("eval", "run", release, "--dataset", str(mine))
+    assert refused.returncode == 2 and "dataset:2" in refused.stderr
+    few = "\n".join(APP["golden.jsonl"].splitlines()[:5])
+    mine.write_text(few)
+    assert server.cli("eval", "run", release, "--dataset", str(mine)).returncode == 3  # 5 of 5 prove no 0.8
+    planned = json.loads(server.cli("eval", "plan", release, "--effect", "0.1", "--json").stdout)
+    assert planned["cases"] == 40 and planned["options"][0]["cases"] > 40
