@@ -292,7 +292,9 @@ def rolled_back(traffic: Traffic, most: int, tick: int = 10) -> int | None:
         arms, values = traffic.next(tick)
         served += int(arms.sum())
         for name, seen in values.items():
-            states[name] = states[name].update(observe(arms, seen, traffic.weight))
+            told = np.ones(tick, dtype=bool) if name == "quality" else seen > 0  # bad events alone tell anything
+            if told.any():
+                states[name] = states[name].update(observe(arms[told], seen[told], traffic.weight))
         if crosses(weighted_log_e({name: s.log_e for name, s in states.items()}, GUARDS), ALPHA):
             return served
     return None

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import Server
+from conftest import Scripted, Server
 
 QUESTIONS = [
     {
@@ -152,3 +156,46 @@ def test_questions_of_ones_own_are_no_evidence(server: Server, app_folder: Calla
     assert server.cli("eval", "run", release, "--dataset", str(mine)).returncode == 3  # 5 of 5 prove no 0.8
     planned = json.loads(server.cli("eval", "plan", release, "--effect", "0.1", "--json").stdout)
     assert planned["cases"] == 40 and planned["options"][0]["cases"] > 40
+
+
+def test_a_killed_evaluation_asks_nothing_twice(scripted: Scripted, app_folder: Callable[..., Path]) -> None:
+    """kill -9 of the worker in the middle: what had an answer is not asked again, and the evaluation ends."""
+    server, questions = scripted.server, 60
+    golden = [{"id": f"q{n}", "question": f"tag=q{n} what is it", "facts": ["word3"]} for n in range(questions)]
+    manifest = "app: slow\npurpose: p\nowners: {accountable: a}\nmodel: {use: 'up/tokens=5&first=0.3'}\n"
+    folder = app_folder(
+        {
+            "app.yaml": manifest + "evals: {golden: golden.jsonl}\n",
+            "golden.jsonl": "\n".join(map(json.dumps, golden)),
+        },
+        "slow",
+    )
+
+    async def story() -> None:
+        async with scripted.world() as world:
+            release = await asyncio.to_thread(create, server, folder)
+            body = {"repeats": 1}
+            begun = (await asyncio.to_thread(call, server, "POST", "/apps/slow/releases/1/evaluations", body))[1]
+            entries = world.upstream.ledger.entries
+            for _ in range(1200):
+                if sum(entry.state == "finished" for entry in entries) >= 20:
+                    break
+                await asyncio.sleep(0.05)
+            os.kill(server.pid_of("worker"), signal.SIGKILL)
+            await asyncio.sleep(0.5)  # what was under way when it died has come to its end
+            before = Counter(entry.tag for entry in entries if entry.state == "finished")
+            state: Any = {"state": "running"}
+            async with asyncio.timeout(120):
+                while state["state"] in ("waiting", "running"):
+                    await asyncio.sleep(0.2)
+                    state = (await asyncio.to_thread(call, server, "GET", f"/jobs/{begun['job']}"))[1]
+            assert state["state"] == "done", state
+            asked = Counter(entry.tag for entry in entries)
+            assert len(asked) == questions
+            twice = [tag for tag, count in asked.items() if count > 1]
+            assert len(twice) <= 8, twice  # those under way at the kill, at most as many as are asked at a time
+            assert len(before) >= 20 and sum(tag not in twice for tag in before) >= 12
+            found = (await asyncio.to_thread(call, server, "GET", f"/evaluations/{begun['evaluation']}"))[1]
+            assert found["summary"]["answers"] == questions and release == "slow@1"
+
+    asyncio.run(story())

@@ -114,6 +114,12 @@ def discrepancies(seen: list[Seen], records: Sequence[Record]) -> list[str]:
     return [words for words in compare(seen, [], records, killed=True) if "upstream" not in words]  # echo has none
 
 
+async def ready(client: Client) -> tuple[int, str]:
+    """What `/readyz` says, within a second: its status, and what is wrong with the disk."""
+    async with asyncio.timeout(1), client.session.get(client.url + "/readyz") as answer:
+        return answer.status, (await answer.json()).get("missing", {}).get("disk", "")
+
+
 async def healed(client: Client, seen: list[Seen], within: float) -> float:
     """Seconds until a question is answered again."""
     began = time.monotonic()
@@ -141,6 +147,8 @@ def test_a_disk_that_becomes_full(fragile: Fragile) -> None:
             refused = [s for s in seen if s.ending == "refused"]
             assert refused and {(s.status, s.error) for s in refused} == {(503, "storage_full")}
             assert max(s.ended - s.begun for s in refused) < 1
+            status, said = await ready(client)
+            assert status == 503 and "is full: free some" in said
 
             os.kill(fragile.server.pid_of("postgres"), signal.SIGKILL)  # nor can it start again on such a disk
             await asyncio.sleep(0.5)
@@ -151,6 +159,7 @@ def test_a_disk_that_becomes_full(fragile: Fragile) -> None:
 
             fragile.ballast.unlink()
             seconds = await healed(client, seen, within=15)
+            assert await ready(client) == (200, "")
             wrong = discrepancies(seen, await collect(client, seen, within=0.5))
             whole = sum(s.ending == "whole" for s in seen)
             print(f"full: {whole} whole, {len(refused)} refused, healed {seconds:.1f} s after space was free")

@@ -20,7 +20,11 @@ QUESTION = "How many days of annual leave do I get?"
 
 
 def call(server: Server, method: str, path: str, body: object = None, key: str | None = None) -> tuple[int, Any]:
-    headers = {"Authorization": f"Bearer {key or server.owner_key}", "Content-Type": "application/json"}
+    headers = {
+        "Authorization": f"Bearer {key or server.owner_key}",
+        "Content-Type": "application/json",
+        "Accept": "application/json",
+    }
     data = None if body is None else json.dumps(body).encode()
     asked = urllib.request.Request(server.url + path, data, headers, method=method)
     try:

@@ -43,7 +43,7 @@ SWAPS: Mapping[str, Mapping[str, Sequence[str]]] = {
             "sister",
             "Mrs",
         ],
-        "man": ["he", "him", "his", "his", "himself", "man", "men", "husband", "father", "son", "brother", "Mr"],
+        "man": ["he", "him", "his", "his", "himself", "man", "men", "husband", "father", "son", "Mr"],
     },
     "age": {
         "young": ["young", "24-year-old", "twenties"],

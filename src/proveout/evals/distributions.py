@@ -48,6 +48,7 @@ def beta_cdf(x: float, a: float, b: float) -> float:
     return min(1.0, math.exp(front) * fraction / a)
 
 
+@lru_cache(maxsize=8192)
 def beta_quantile(p: float, a: float, b: float) -> float:
     """The x with I_x(a, b) = p, to 1e-12."""
     return root(lambda x: beta_cdf(x, a, b) - p, 0.0, 1.0)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from proveout.domain import Outcome
+from proveout.store.events import Kind
 
 NAN = math.nan
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -19,7 +20,7 @@ _FAILED = (Outcome.FAILED, Outcome.TRUNCATED)
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """One request that ended, or feedback on one, of those whose arm was drawn.
+    """One request that began (`exposed`) or ended (`call`), or feedback on one, of those whose arm was drawn.
 
     `bad`: 1 the event happened, 0 it did not, NaN it was not measured; what does not apply to the request is absent.
     `amounts`: milliseconds, tokens, USD of an answered request; NaN what was not measured. `weight` is the candidate's
@@ -28,9 +29,10 @@ class Reading(msgspec.Struct, frozen=True):
 
     candidate: bool
     weight: float
-    at: float  # seconds since the epoch, when the request ended
+    at: float  # seconds since the epoch
     unit: str | None = None
-    call: bool = True  # False: feedback
+    exposed: bool = False
+    call: bool = False
     bad: Mapping[str, float] = {}
     amounts: Mapping[str, float] = {}
     score: float | None = None
@@ -40,13 +42,14 @@ def read(row: Mapping[str, Any]) -> Reading:
     """A row of `readings.since`."""
     candidate = row["arm"] == "candidate"
     weight = row["weight"] if candidate else 1 - row["weight"]
-    about = {"candidate": candidate, "weight": weight, "at": row["ended"].timestamp(), "unit": row["unit"]}
-    if row["kind"].endswith(":given"):
-        negative = row["facts"].get("negative")
-        bad = {"feedback": 1.0} if negative else {}
-        return Reading(**about, call=False, bad=bad, score=row["facts"].get("score"))
+    about = {"candidate": candidate, "weight": weight, "at": row["at"].timestamp(), "unit": row["unit"]}
+    if row["kind"] == Kind.REQUEST_BEGUN:
+        return Reading(**about, exposed=True)
+    if row["kind"] == Kind.FEEDBACK_GIVEN:
+        bad = {"feedback": 1.0} if row["facts"].get("negative") else {}
+        return Reading(**about, bad=bad, score=row["facts"].get("score"))
     answered = row["outcome"] == Outcome.ANSWERED
-    return Reading(**about, bad=bad_events(row), amounts=amounts(row) if answered else {})
+    return Reading(**about, call=True, bad=bad_events(row), amounts=amounts(row) if answered else {})
 
 
 def bad_events(row: Mapping[str, Any]) -> dict[str, float]:

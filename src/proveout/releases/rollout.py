@@ -143,7 +143,8 @@ def outlook(machine: Machine, now: float) -> Decision:
     """What is to be decided of a rollout as it stands. Changes nothing."""
     plan, progress = machine.plan, machine.progress
     combined = log_e(machine)
-    if crosses(combined, plan.alpha):
+    # Where the split itself is off by more, it explains what looks like harm.
+    if crosses(combined, plan.alpha) and combined > progress.split.log_e:
         heavy = {name: math.log(weight) for name, weight in machine.weights.items() if weight}
         worst = max(heavy, key=lambda name: heavy[name] + _log_e(progress, name))
         reason = f"{worst}: {_compared(progress, worst)}; combined e-value {_shown(combined)} ≥ {1 / plan.alpha:g}"
@@ -224,7 +225,7 @@ def observe(machine: Machine, batch: Sequence[Reading], units: Units) -> None:
     shown: dict[str, list[Seen]] = {}
     exposed: list[tuple[bool, float]] = []
     for reading in batch:
-        if reading.call and (reading.unit is None or reading.unit not in units):
+        if reading.exposed and (reading.unit is None or reading.unit not in units):
             exposed.append((reading.candidate, reading.weight))
         if reading.unit is not None:
             units.setdefault(reading.unit, {})

@@ -26,14 +26,20 @@ class Behaviour:
 
 
 SCORE_SD = 0.25
+_CURSED = Behaviour({"errors": 1.0})
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Requests a second, and of how many users; None: every request is drawn for itself. `split`: the true weight."""
+    """Requests a second, and of how many users; None: every request is drawn for itself.
+
+    `cursed` users have clients that fail with every release. `split` is the weight that is drawn with, where that is
+    not the one that was set.
+    """
 
     per_second: float = 10
     users: int | None = None
+    cursed: int = 0
     split: float | None = None
 
 
@@ -72,6 +78,8 @@ def simulate(
             took += arm
             behaviour = candidate if arm else stable
             unit = None if who is None else str(who)
+            if who is not None and who < traffic.cursed:
+                behaviour = _CURSED
             batch.append(_reading(behaviour, arm, machine.weight, now, unit, random))
         reason = decide(machine, batch, units, now).reason
         if machine.state != "running":
@@ -87,7 +95,7 @@ def _reading(behaviour: Behaviour, arm: bool, weight: float, now: float, unit: s
         bad.pop("unsupported", None)
     times = {name: _time(behaviour, random) if behaviour.measured else math.nan for name in ("first_text", "total")}
     score = None if behaviour.score is None else _score(behaviour.score, random)
-    return Reading(arm, weight, now, unit, bad=bad, amounts=times if answered else {}, score=score)
+    return Reading(arm, weight, now, unit, True, True, bad=bad, amounts=times if answered else {}, score=score)
 
 
 def _time(behaviour: Behaviour, random: Random) -> float:

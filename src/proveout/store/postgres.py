@@ -8,6 +8,7 @@ everyone who connects needs the password that lies in the data folder.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import pwd
 import re
@@ -45,6 +46,7 @@ _START_SECONDS = 60.0
 _RESERVE_BYTES = 64 * 2**20  # what is under way needs segments of 16 MB to end in, and recovery another
 _CLUSTER_BYTES = 64 * 2**20
 _BLOCK_BYTES = 4096
+_BAD_DISK = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 _NSS_WRAPPER = "libnss_wrapper.so"
 
 
@@ -221,7 +223,10 @@ def is_full(folder: Path) -> bool:
 
 
 def disk_trouble(data: Path) -> str | None:
-    """Why nothing can be kept in a data folder just now, found by writing a block to its disk; None when it can."""
+    """Why nothing can be kept in a data folder just now, found by writing a block to its disk; None when it can.
+
+    A folder that is not there, or not to be written, is none: such a gateway keeps everything in its database.
+    """
     if is_full(data / "postgres"):
         return f"the disk that holds {data} is full: free some of it"
     path = data / f"probe.{os.getpid()}.{threading.get_ident()}"
@@ -234,7 +239,8 @@ def disk_trouble(data: Path) -> str | None:
             os.close(descriptor)
             path.unlink()
     except OSError as error:
-        return f"the disk that holds {data} does not take what is written ({error.strerror})"
+        if error.errno in _BAD_DISK:
+            return f"the disk that holds {data} does not take what is written ({error.strerror})"
     return None
 
 

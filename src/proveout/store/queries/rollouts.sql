@@ -95,15 +95,15 @@ from decisions where rollout = %(rollout)s;
 select number, at, action, by, reason, facts from decisions where rollout = %(rollout)s order by number desc;
 
 -- name: readings.since (scoped)
--- What entered the log after a position and tells of an app's stage: requests that ended, and feedback on them; of
--- those whose arm was drawn. In the log's order, so that nothing is seen twice or never.
-select e.position, e.kind, e.facts, i.request, i.arm, i.weight, i.unit, i.release, c.outcome, c.grounded, c.quoted,
-       c.completion_tokens, c.cost_usd, c.first_sentence_ms, c.total_ms, c.decision -> 'verdicts' as verdicts, c.ended
+-- What entered the log after a position and tells of an app's stage: requests that began or ended, and feedback on them;
+-- of those whose arm was drawn. In the log's order, so that nothing is seen twice or never.
+select e.kind, e.at, e.facts, i.arm, i.weight, i.unit, c.outcome, c.grounded, c.quoted,
+       c.completion_tokens, c.cost_usd, c.first_sentence_ms, c.total_ms, c.decision -> 'verdicts' as verdicts
 from events e
 join intents i on i.request = coalesce(e.request, e.facts ->> 'request')
-join completions c on c.request = i.request
+left join completions c on c.request = i.request and e.kind = 'serving:request:ended'
 where e.workspace = (select scope_workspace()) and e.position > %(after)s and e.position <= %(until)s
-  and e.kind in ('serving:request:ended', 'serving:feedback:given')
+  and e.kind in ('serving:request:begun', 'serving:request:ended', 'serving:feedback:given')
   and i.app = %(app)s and i.stage = %(stage)s and i.purpose = 'request' and i.weight is not null
   and i.begun >= %(started)s
 order by e.position;

@@ -1,0 +1,209 @@
+"""What an evaluation found, for people and for machines: HTML in one file, JUnit XML, Markdown, JSON."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+import jinja2
+import msgspec
+
+from proveout.evals.compare import Change, Comparison, Difference
+from proveout.evals.plots import Forest, forest
+from proveout.evals.statistics import Better, Interval, Kind
+from proveout.evals.targets import Judged, Verdict
+
+_TEMPLATE = Path(__file__).with_name("report.html")
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class Score(msgspec.Struct, frozen=True):
+    """The mean of one scorer over the cases that it says something about; None where there were none."""
+
+    name: str
+    kind: Kind
+    better: Better
+    interval: Interval | None
+
+
+class Missed(msgspec.Struct, frozen=True):
+    """A case that was not answered as it should be: by which scorers, and what was said."""
+
+    case: str
+    question: str
+    answer: str
+    missed: list[str]
+    expected: str = ""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """One evaluation of one release. `made` in ISO 8601, `usd` what it cost, `notes` what a reader must know."""
+
+    release: str
+    digest: str
+    dataset: str  # the digest of the data set
+    made: str
+    cases: int
+    repeats: int = 1
+    scores: list[Score]
+    targets: list[Judged] = []
+    baseline: str = ""
+    comparison: Comparison | None = None
+    missed: list[Missed] = []
+    changes: list[Change] = []  # of answers against the baseline's, most changed first
+    usd: float = 0.0
+    notes: list[str] = []
+
+    @property
+    def verdict(self) -> Verdict:
+        """`fail` if a target or the comparison fails, else `inconclusive` if one is, or if there was neither."""
+        verdicts = {judged.verdict for judged in self.targets}
+        if self.comparison:
+            verdicts.add(self.comparison.verdict)
+        return "fail" if "fail" in verdicts else "pass" if verdicts == {"pass"} else "inconclusive"
+
+
+def as_json(report: Report) -> str:
+    """The report and its verdict; a bound that is infinite is null."""
+    return msgspec.json.encode({"verdict": report.verdict, **msgspec.to_builtins(report)}).decode()
+
+
+def as_html(report: Report) -> str:
+    """One page that needs nothing else: no script, no font, no image from elsewhere."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"number": number, "told": told, "signed": lambda value: number(value, "+")}
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        report=report, scores=_scores_plot(report), differences=_differences_plot(report), slices=_slices(report)
+    )
+
+
+def as_markdown(report: Report) -> str:
+    """A summary for a pull request or a job's page."""
+    lines = [
+        f"## {_cell(report.release)}: {report.verdict}",
+        "",
+        f"{report.cases} cases, {report.repeats} × each, {report.usd:.4f} USD. Release `{report.digest}`, data set "
+        f"`{report.dataset}`.",
+        *(f"> {_cell(note)}" for note in report.notes),
+    ]
+    if report.targets:
+        lines += ["", "| target | wanted | verdict | |", "|---|---|---|---|"]
+        lines += [
+            f"| {_cell(j.target.name)} | {_cell(j.target.text)} | {j.verdict} | {_cell(j.reason)} |"
+            for j in report.targets
+        ]
+    if report.comparison:
+        lines += [
+            "",
+            f"| against {_cell(report.baseline)} | before | now | difference (95 %) | verdict |",
+            "|---|" * 1 + "---|" * 4,
+        ]
+        lines += [
+            f"| {_cell(c.metric.name)} | {number(c.overall.baseline)} | {number(c.overall.candidate)} | "
+            f"{_difference(c.overall)} | {c.overall.verdict} |"
+            for c in report.comparison.metrics
+        ]
+        if worst := report.comparison.worst_slice:
+            lines += ["", f"Worst slice: {_cell(worst.tag)}, {_cell(worst.metric)} {number(worst.difference, '+')}."]
+    lines += ["", "| score | mean (95 %) | cases |", "|---|---|---|"]
+    lines += [f"| {_cell(s.name)} | {told(s.interval)} | {s.interval.n if s.interval else 0} |" for s in report.scores]
+    if report.missed:
+        lines += ["", f"Missed: {', '.join(_cell(case.case) for case in report.missed)}."]
+    return "\n".join(lines) + "\n"
+
+
+def as_junit(report: Report) -> str:
+    """JUnit XML: each target and each compared metric is a test; `fail` fails, `inconclusive` is skipped."""
+    suites = ElementTree.Element("testsuites", name=_clean(report.release))
+    tests = [(f"{j.target.name} {j.target.text}", j.verdict, j.reason) for j in report.targets]
+    _suite(suites, "targets", tests)
+    if report.comparison:
+        compared = [(c.metric.name, c.overall.verdict, c.overall.reason) for c in report.comparison.metrics]
+        _suite(suites, f"against {report.baseline}", compared)
+    ElementTree.indent(suites)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suites, encoding="unicode") + "\n"
+
+
+def _suite(suites: ElementTree.Element, name: str, tests: Sequence[tuple[str, Verdict, str]]) -> None:
+    verdicts = [verdict for _, verdict, _ in tests]
+    counts = {
+        "tests": str(len(tests)),
+        "failures": str(verdicts.count("fail")),
+        "skipped": str(verdicts.count("inconclusive")),
+    }
+    suite = ElementTree.SubElement(suites, "testsuite", name=_clean(name), **counts)
+    for title, verdict, reason in tests:
+        case = ElementTree.SubElement(suite, "testcase", classname=_clean(name), name=_clean(title))
+        if verdict != "pass":
+            kind = "failure" if verdict == "fail" else "skipped"
+            ElementTree.SubElement(case, kind, message=_clean(reason))
+
+
+# -- what the page shows --------------------------------------------------------------------------
+
+
+def _scores_plot(report: Report) -> Forest:
+    shown = [(s, s.interval) for s in report.scores if s.interval and s.kind != "positive"]
+    return forest([(s.name, told(i), s.better, i) for s, i in shown], 0.0, 1.0)
+
+
+def _differences_plot(report: Report) -> Forest | None:
+    if report.comparison is None:
+        return None
+    shown = [c for c in report.comparison.metrics if c.metric.kind != "positive"]
+    rows = [(c.metric.name, _difference(c.overall), c.overall.verdict, _interval(c.overall)) for c in shown]
+    return forest(rows) if rows else None
+
+
+def _slices(report: Report) -> Sequence[tuple[str, Forest]]:
+    """Per metric, the differences by tag."""
+    found = []
+    for compared in report.comparison.metrics if report.comparison else []:
+        if compared.slices and compared.metric.kind != "positive":
+            ordered: Mapping[str, Difference] = dict(sorted(compared.slices.items(), key=lambda s: s[1].p))
+            rows = [(f"{tag} ({d.n})", _difference(d), d.verdict, _interval(d)) for tag, d in ordered.items()]
+            found.append((compared.metric.name, forest(rows)))
+    return found
+
+
+def _interval(difference: Difference) -> Interval:
+    return Interval(difference.difference, difference.low, difference.high, difference.n)
+
+
+def _difference(difference: Difference) -> str:
+    low, high = number(difference.low, "+"), number(difference.high, "+")
+    return f"{number(difference.difference, '+')} ({low} to {high})"
+
+
+def told(interval: Interval | None) -> str:
+    """`0.842 (0.790 to 0.884)`."""
+    if interval is None:
+        return "–"
+    return f"{number(interval.estimate)} ({number(interval.low)} to {number(interval.high)})"
+
+
+def number(value: float | None, sign: str = "") -> str:
+    """Three decimals below ten, else whole; `+` as sign shows both signs."""
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    small = 0 < abs(value) < 0.001
+    return format(value, f"{sign}.2g" if small else f"{sign}.3f" if abs(value) < 10 else f"{sign},.0f").replace(
+        "-", "−"
+    )
+
+
+def _cell(text: str) -> str:
+    """Text for a cell of a Markdown table: no markup of its own."""
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))
+
+
+def _clean(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text)

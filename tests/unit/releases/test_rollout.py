@@ -1,0 +1,224 @@
+"""What a rollout decides: simulated traffic through the product's own tests and decisions."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+
+from proveout.evals.online import Reading
+from proveout.releases.plan import Plan
+from proveout.releases.rollout import Decision, Machine, Progress, Units, criteria, decide, freeze, weights
+from proveout.releases.simulate import Behaviour, End, Traffic, seeds, simulate
+
+SOUND = Behaviour()
+NOTHING: Mapping[str, float] = {"errors": 0.0, "refused": 0.0, "guarded": 0.0}
+
+
+def plan(**given: Any) -> Plan:
+    return Plan.model_validate(
+        {"steps": ["10%"], "minimum": {"calls": 10**6}, "seconds_per_step": 0, "deadline": "300d", **given}
+    )
+
+
+def broken(**rates: float) -> Behaviour:
+    return replace(SOUND, bad={**SOUND.bad, **rates})
+
+
+def runs(count: int, candidate: Behaviour, requests: int, **given: Any) -> list[End]:
+    by = {"plan": plan(), "stable": SOUND, "traffic": Traffic(), **given}
+    return [
+        simulate(by["plan"], by["stable"], candidate, by["traffic"], requests, random, by.get("every", 10))
+        for random in seeds(count)
+    ]
+
+
+# -- whole rollouts -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("candidate", "stable", "most"),
+    [
+        (broken(errors=0.5), SOUND, 16),
+        (broken(unsupported=0.3), SOUND, 40),
+        (replace(SOUND, median_ms=600), SOUND, 150),
+        (Behaviour(score=0.5), Behaviour(score=0.7), 120),
+    ],
+    ids=["errors", "unsupported", "slow", "scores"],
+)
+def test_a_broken_candidate_is_caught_soon(candidate: Behaviour, stable: Behaviour, most: int) -> None:
+    ends = runs(11, candidate, 6000, stable=stable)
+    assert {end.state for end in ends} == {"rolled_back"}
+    assert statistics.median(end.candidate for end in ends) <= most
+
+
+def test_a_sound_candidate_is_promoted_and_not_rolled_back() -> None:
+    steps = plan(steps=["10%", "50%"], minimum={"calls": 50}, margins={"bad_events": 0.05, "latency": 0.1})
+    ends = runs(12, SOUND, 20_000, plan=steps, every=50)
+    assert [end.state for end in ends].count("promoted") >= 11
+
+
+def test_users_with_broken_clients_are_no_evidence_against_a_candidate() -> None:
+    """Counted by request, two of fifty users who always fail make a sound candidate look broken."""
+    ends = runs(12, SOUND, 3000, traffic=Traffic(users=50, cursed=2), every=50)
+    assert {end.state for end in ends} == {"running"}
+    many = runs(7, broken(errors=0.5), 3000, traffic=Traffic(users=500))
+    assert {end.state for end in many} == {"rolled_back"}
+
+
+def test_a_broken_split_is_frozen() -> None:
+    ends = runs(8, SOUND, 6000, traffic=Traffic(split=0.2))
+    assert [end.state for end in ends].count("frozen") >= 7
+    assert "the split is broken" in next(end.reason for end in ends if end.state == "frozen")
+
+
+@pytest.mark.parametrize("stable", [SOUND, replace(SOUND, measured=False)])
+def test_a_metric_that_is_not_there_is_never_promoted(stable: Behaviour) -> None:
+    loose = plan(minimum={"calls": 10}, margins={"bad_events": 0.3, "latency": 0.3})
+    (end,) = runs(1, replace(SOUND, measured=False), 4000, plan=loose, stable=stable, every=50)
+    assert end.state == "running"
+    (end,) = runs(1, SOUND, 4000, plan=loose, every=50)  # it is the metric alone that holds it
+    assert end.state == "promoted"
+
+
+# -- single decisions -----------------------------------------------------------------------------
+
+
+def machine(**given: Any) -> Machine:
+    made = Machine(plan(**given), 0.0, Progress(0.0))
+    for name in ("first_text", "total"):
+        freeze(made.progress, name, [float(n) for n in range(100)])
+    return made
+
+
+def call(candidate: bool, at: float = 0.0, **given: Any) -> Reading:
+    times = {"first_text": 10.0, "total": 10.0}
+    return Reading(candidate, 0.5, at, None, True, True, **{"bad": NOTHING, "amounts": times, **given})
+
+
+def both(count: int, at: float = 0.0, **given: Any) -> list[Reading]:
+    return [call(arm, at, **given) for _ in range(count) for arm in (False, True)]
+
+
+def told(made: Machine, batch: list[Reading], now: float = 0.0, units: Units | None = None) -> Decision:
+    return decide(made, batch, {} if units is None else units, now)
+
+
+def ready(**given: Any) -> Machine:
+    """At its last step, with all the evidence that a promotion wants."""
+    made = machine(steps=[0.5], minimum={"calls": 100}, **given)
+    made.plan.minimum.__dict__["calls"] = 10**6
+    assert told(made, both(1200)).action == "hold"
+    made.plan.minimum.__dict__["calls"] = 100
+    return made
+
+
+def test_evidence_that_is_whole_promotes() -> None:
+    made = ready()
+    assert (told(made, []).action, made.state) == ("promote", "promoted")
+
+
+def test_no_data_never_promotes() -> None:
+    made = machine(steps=[0.5], minimum={"calls": 0})
+    assert told(made, [], 1e6).action == "hold" and made.state == "running"
+    made = ready()
+    assert "no call of the stable arm" in told(made, [], 1e4).reason
+    assert told(made, both(2, at=1e4), 1e4).action == "promote"
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        {"amounts": {"first_text": math.nan, "total": 10.0}},
+        {"amounts": {"first_text": math.inf, "total": 10.0}},
+        {"bad": {**NOTHING, "unsupported": math.nan}},
+    ],
+)
+def test_a_metric_that_stops_holds_what_was_about_to_be_promoted(gone: dict[str, Any]) -> None:
+    made = machine(steps=[0.5], minimum={"calls": 10**6})
+    told(made, both(1200, bad={**NOTHING, "unsupported": 0.0}))
+    made.plan.minimum.__dict__["calls"] = 100
+    told(made, [call(True, **{"bad": {**NOTHING, "unsupported": 0.0}, **gone}) for _ in range(1300)])
+    decision = told(made, [])
+    assert decision.action == "hold" and "no longer measured" in decision.reason
+
+
+def test_minimum_calls_hold_back_steps_and_never_a_rollback() -> None:
+    made = machine(steps=[0.1, 0.5], minimum={"calls": 50})
+    assert "10 of 50 calls" in told(made, both(10)).reason
+    assert told(made, both(40)).action == "step" and made.step == 1 and made.weight == 0.5
+    assert "0 of 50 calls" in told(made, []).reason
+    made = machine(steps=[0.1, 0.5], minimum={"calls": 10**6})
+    failed = [replace_weight(call(True, bad={**NOTHING, "errors": 1.0}), 0.1) for _ in range(10)]
+    decision = told(made, failed)
+    assert (decision.action, made.state) == ("roll_back", "rolled_back")
+    assert decision.reason.startswith("errors: 10 in 10 calls of the candidate, 0 in 0")
+    assert decision.facts["e_values"]["errors"] > 300 and decision.facts["combined"] >= 100
+
+
+def replace_weight(reading: Reading, weight: float) -> Reading:
+    return Reading(reading.candidate, weight, reading.at, None, True, True, reading.bad, reading.amounts)
+
+
+@pytest.mark.parametrize("state", ["paused", "frozen"])
+def test_a_paused_rollout_takes_no_step_but_is_rolled_back(state: Any) -> None:
+    made = ready()
+    made.state = state
+    assert told(made, both(10)).action == "hold"
+    failed = [replace_weight(call(True, bad={**NOTHING, "errors": 1.0}), 0.1) for _ in range(30)]
+    assert told(made, [*failed, *(call(False) for _ in range(30))]).action == "roll_back"
+
+
+def test_a_step_lasts_its_seconds_and_the_rollout_no_longer_than_its_deadline() -> None:
+    made = machine(steps=[0.1, 0.5], minimum={"calls": 0}, seconds_per_step=60, deadline="10m")
+    assert "1 s of this step are left" in told(made, both(1, at=59), 59).reason
+    assert told(made, both(1, at=60), 60).action == "step"
+    assert "60 s of this step are left" in told(made, both(1, at=60), 60).reason
+    assert (told(made, [], 600).action, made.state) == ("abort", "aborted")
+
+
+def test_a_user_is_one_event_at_a_weight_and_less_at_the_next() -> None:
+    units: Units = {}
+    made = machine()
+
+    def failed(candidate: bool, weight: float) -> float:
+        reading = Reading(candidate, weight, 0.0, "ada", True, True, {"errors": 1.0})
+        told(made, [reading] * 3, units=units)
+        return made.progress.tests["errors"].log_e
+
+    first = failed(False, 0.1)
+    assert first == failed(False, 0.1) and units["ada"] == {"errors": 0.1}
+    second = failed(True, 0.5)
+    fresh = machine()
+    told(fresh, [Reading(False, 0.1, 0.0, None, True, True, {"errors": 1.0})])
+    told(fresh, [Reading(True, 0.4 / 0.9, 0.0, None, True, True, {"errors": 1.0})])
+    assert second == pytest.approx(fresh.progress.tests["errors"].log_e)
+    assert failed(True, 0.9) == second and units["ada"] == {"errors": 1.0}  # the candidate's for certain: nothing new
+    assert made.progress.split.candidate + made.progress.split.stable == 1  # met once
+
+
+def test_negative_feedback_counts_by_session_and_scores_hold_a_promotion_once_answers_are_judged() -> None:
+    made = ready()
+    assert "score" not in criteria(made.progress)
+    told(made, [Reading(False, 0.5, 0.0, bad={"feedback": 1.0})])
+    assert made.progress.tests["feedback"].stable == 1 and made.progress.total["stable"].calls == 1200
+    made = machine(steps=[0.5], minimum={"calls": 0})
+    told(made, both(1200) + [Reading(arm, 0.5, 0.0, score=0.5) for arm in (False, True)] * 20)
+    assert made.state == "running" and "score" in criteria(made.progress)
+
+
+def test_the_weights_of_the_guardrails_are_the_plans() -> None:
+    every = weights(Plan())
+    assert sum(every.values()) == pytest.approx(1)
+    assert (every["errors"], every["unsupported"]) == (0.3, 0.2)
+    assert sum(w for name, w in every.items() if name.startswith(("first_text", "total"))) == pytest.approx(0.2)
+
+
+def test_simulations_repeat() -> None:
+    assert runs(2, broken(errors=0.1), 2000) == runs(2, broken(errors=0.1), 2000)
+    assert Random("0/0").random() == next(seeds(1)).random()
