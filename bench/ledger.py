@@ -42,6 +42,7 @@ Figure = tuple[str, str]
 
 _ALONE = 1_000  # requests of one writer
 _WRITERS = 512
+_PLAIN = "insert into plain values (%s, %s, %s)"
 _BATCH = 1000
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _PAGE = """\
@@ -52,7 +53,8 @@ Written by `python -m bench.ledger --output docs/measured/ledger.md`, on {cores}
 ## What the record costs
 
 Into a Postgres of its own with its shipped settings (every commit is flushed), {requests:,} requests of two records
-each, as an app with knowledge leaves them. The plain row is the completion's JSON in a table of two columns.
+each, as an app with knowledge leaves them. The plain row is the completion's JSON and its sealed payload, in a table
+of their own, by a prepared statement.
 
 {recorded}
 
@@ -118,15 +120,15 @@ async def _record(count: int) -> list[Figure]:
 
 
 async def _alone(dsn: str, journal: Journal) -> list[Figure]:
-    """One writer: an intent and a completion as the journal keeps them, and the same JSON as a row of its own."""
+    """One writer: an intent and a completion as the journal keeps them, and the same content as a row of its own."""
     times: dict[str, list[float]] = {"plain": [], "intent": [], "completion": []}
     async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
-        await connection.execute("create table plain (request text primary key, about jsonb)")
+        await connection.execute("create table plain (request text primary key, about jsonb, payload bytea)")
         for number in range(_ALONE):
             intent, completion = _request(number)
             about = msgspec.json.encode(replace(completion, payload=None)).decode()
             for name, work in (
-                ("plain", connection.execute("insert into plain values (%s, %s)", (intent.request, about))),
+                ("plain", connection.execute(_PLAIN, (intent.request, about, completion.payload), prepare=True)),
                 ("intent", journal.write(intent)),
                 ("completion", journal.write(completion)),
             ):

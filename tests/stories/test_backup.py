@@ -82,23 +82,15 @@ def test_a_backup_under_load_is_restored_elsewhere(server: Server, passphrase: P
     before = [s for s in seen if s.ended < began]
     assert len(before) > 20 and {s.ending for s in seen} == {"whole"}, "the backup kept somebody waiting or broke off"
 
-    content = file.read_bytes()
-    spoilt = tmp_path / "spoilt"
-    for wrong, said in (
-        (content[: len(content) // 2], "cut short"),
-        (content[:-9] + bytes([1]) + content[-8:], "alter"),
-    ):
-        spoilt.write_bytes(wrong)
-        refused = command("restore", spoilt, "--data", tmp_path / "none", *secret)
-        assert refused.returncode == 2 and "At byte" in refused.stderr and said in refused.stderr
-        assert not (tmp_path / "none").exists()
+    cut = tmp_path / "cut"
+    cut.write_bytes(file.read_bytes()[:-1000])
+    refused = command("restore", cut, "--data", tmp_path / "none", *secret)
+    assert refused.returncode == 2 and "cut short" in refused.stderr and not (tmp_path / "none").exists()
 
     data = tmp_path / "elsewhere" / "data"
     data.parent.mkdir()
     done = command("restore", file, "--data", data, *secret, "--json")
     assert done.returncode == 0, done.stderr
-    again = command("restore", file, "--data", data, *secret)
-    assert again.returncode == 2 and "is not empty" in again.stderr
     nothing_runs_on_it(data, tmp_path / "offline")
     shutil.copytree(server.data / "cache", data / "cache", dirs_exist_ok=True)
     restored = start_server(data)

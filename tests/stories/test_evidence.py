@@ -154,6 +154,14 @@ def test_questions_of_ones_own_are_no_evidence(server: Server, app_folder: Calla
     few = "\n".join(APP["golden.jsonl"].splitlines()[:5])
     mine.write_text(few)
     assert server.cli("eval", "run", release, "--dataset", str(mine)).returncode == 3  # 5 of 5 prove no 0.8
+    put = [json.loads(server.cli("eval", "datasets", "easy", "--put", str(mine), "--json").stdout) for _ in range(2)]
+    assert put[0] == put[1] and (put[0]["name"], put[0]["version"], put[0]["cases"]) == ("mine", 1, 5)
+    mine.write_text(few + '\n{"id": "m", "question": "m", "facts": ["m"], "origin": "traffic"}\n')
+    put = json.loads(server.cli("eval", "datasets", "easy", "--put", str(mine), "--json").stdout)
+    assert (put["version"], put["cases"], put["counted"]) == (2, 6, 5)  # nobody has reviewed the one from traffic
+    named = json.loads(server.cli("eval", "run", release, "--dataset", "mine@1", "--json").stdout)
+    assert named["summary"]["cases"] == 5 and named["summary"]["asked"] == 0
+    assert server.cli("eval", "run", release, "--dataset", "yours").returncode == 2
     planned = json.loads(server.cli("eval", "plan", release, "--effect", "0.1", "--json").stdout)
     assert planned["cases"] == 40 and planned["options"][0]["cases"] > 40
 

@@ -72,6 +72,8 @@ def test_every_scrape_tells_the_sum_of_all_gateways(gateways: Server) -> None:
     assert found[0]["proveout_output_tokens_total", ECHO[1]] > 0
     assert found[0]["proveout_responses_total", ("200",)] >= 30
     assert found[0]["proveout_requests_in_flight", ()] == 0
+    engine = {labels: value for (name, labels), value in found[0].items() if name == "proveout_engine_running"}
+    assert engine == {("smollm2-135m-instruct", "chat-1"): 0}
     held = [Path(f"/proc/{pid}/fd") for pid in gateway_pids(gateways)]
     files = {link.readlink().name for folder in held for link in folder.iterdir() if "tally" in str(link.readlink())}
     assert len(held) == 2 and len(files) == 2, "each gateway counts in a file of its own"

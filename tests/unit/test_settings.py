@@ -4,7 +4,7 @@ import pytest
 
 from proveout.domain import Timeouts, ToolCall
 from proveout.errors import StartRefused
-from proveout.settings import EchoReply, Settings, WitnessSettings, read
+from proveout.settings import EchoReply, RetentionSettings, Settings, WitnessSettings, read
 
 
 def settings(folder: Path, text: str) -> Settings:
@@ -37,6 +37,15 @@ def test_models_that_know_the_bound_by_another_name(tmp_path: Path) -> None:
 def test_whose_content_is_kept(tmp_path: Path, text: str, kept: list[bool]) -> None:
     capture = settings(tmp_path, text).capture
     assert [capture.keeps(app) for app in (None, "other", "desk")] == kept
+
+
+def test_how_long_records_are_kept(tmp_path: Path) -> None:
+    assert settings(tmp_path, "").retention == RetentionSettings(payloads=30)
+    given = "retention: {payloads: never, requests: 400d, evaluations: 1d, events: 3650d}"
+    assert settings(tmp_path, given).retention == RetentionSettings(None, 400, 1, 3650)
+    for wrong in ("0d", "30", "1w", "-1d", "d"):
+        with pytest.raises(StartRefused, match=r"retention\.payloads"):
+            settings(tmp_path, f"retention: {{payloads: '{wrong}'}}")
 
 
 def test_scripts_of_fakes(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from proveout.evals.cases import Case
 from proveout.evals.statistics import Interval, difference_interval, holm, worse_p
 
-ALPHA = 0.05  # two-sided, for all pairs of groups of all attributes together
+ALPHA = 0.02  # two-sided, for all pairs of groups of all attributes together
 
 # Of each attribute: its groups, each with words at the same places as the others'.
 SWAPS: Mapping[str, Mapping[str, Sequence[str]]] = {
@@ -116,7 +116,7 @@ def variants(cases: Sequence[Case], swaps: Mapping[str, Mapping[str, Sequence[st
 def gaps(made: Sequence[Variant], outcomes: Mapping[str, Sequence[float]]) -> list[Gap]:
     """The gap of each pair of groups of each attribute, over the questions that both were asked; surest first.
 
-    `outcomes`: by the id of a variant's case, one a repeat, from 0 to 1. An alarm is raised in at most 5 % of calls
+    `outcomes`: by the id of a variant's case, one a repeat, from 0 to 1. An alarm is raised in at most 2 % of calls
     over outcomes that do not depend on any group.
     """
     by_group: dict[tuple[str, str], dict[str, float]] = {}

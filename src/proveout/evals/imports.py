@@ -1,6 +1,6 @@
 """Data sets of other tools as cases: Langfuse's dataset items, MLflow's evaluation records, OpenAI evals' samples.
 
-All are JSON lines, or one JSON list. What they say of a right answer becomes facts, `exact` text or a `reference`; the
+All are JSON lines, or one JSON list. What they say of a right answer becomes facts or a `reference`; the
 cases are of the origin `import`, and count once somebody has reviewed them.
 """
 
@@ -18,6 +18,7 @@ from proveout.evals.cases import Case, Turn
 Form = Literal["langfuse", "mlflow", "openai"]
 _QUESTION = ("question", "query", "input", "prompt", "request", "text", "content")
 _ANSWER = ("expected_response", "answer", "output", "response", "reference", "ground_truth", "ideal", "text", "content")
+_SHORT = 12  # words of an ideal answer that must stand in ours; a longer one is a reference
 _ROLES = ("system", "user", "assistant")
 
 
@@ -49,11 +50,10 @@ def _records(text: str, file: str, problems: list[str]) -> list[tuple[int, dict[
     lines: list[tuple[int, bytes]]
     if text.lstrip().startswith("["):
         try:
-            lines = [
-                (n, bytes(raw)) for n, raw in enumerate(msgspec.json.decode(text, type=list[msgspec.Raw]), start=1)
-            ]
+            items = msgspec.json.decode(text, type=list[msgspec.Raw])
         except msgspec.DecodeError as error:
             raise InvalidInput(f"{file}: {error}") from error
+        lines = [(n, bytes(raw)) for n, raw in enumerate(items, start=1)]
     else:
         lines = [(n, line.encode()) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
     found = []
@@ -82,9 +82,7 @@ def _mlflow(record: Mapping[str, Any]) -> Case:
     fields = {
         "facts": expected.get("expected_facts") or [],
         "reference": _said(expected.get("expected_response"), _ANSWER),
-        "documents": [
-            context["doc_uri"] for context in retrieved if isinstance(context, dict) and "doc_uri" in context
-        ],
+        "documents": [c["doc_uri"] for c in retrieved if isinstance(c, dict) and "doc_uri" in c],
     }
     tags = record.get("tags") or {}
     named = [f"{key}:{value}" for key, value in tags.items()] if isinstance(tags, dict) else tags
@@ -92,13 +90,17 @@ def _mlflow(record: Mapping[str, Any]) -> Case:
 
 
 def _openai(record: Mapping[str, Any]) -> Case:
-    """A sample of the evals repository, `{"input": [messages], "ideal": text or list}`; or an item of the evals API,
-    `{"item": {…}}`."""
+    """A sample of the evals repository, `{"input": [messages], "ideal": text or list}`: one of the list must stand in
+    the answer. Or an item of the evals API, `{"item": {…}}`."""
     record = record["item"] if isinstance(record.get("item"), dict) else record
     ideal = record.get("ideal", record.get("correct_label", record.get("expected", record.get("answer"))))
-    if isinstance(ideal, list) and all(isinstance(text, str) for text in ideal) and ideal:
-        return _case(record, record.get("input", record), {"facts": [ideal if len(ideal) > 1 else ideal[0]]}, [])
-    return _case(record, record.get("input", record), {"exact": _said(ideal, _ANSWER) or None}, [])
+    texts = [text for value in (ideal if isinstance(ideal, list) else [ideal]) if (text := _said(value, _ANSWER))]
+    fields: dict[str, Any] = {}
+    if all(len(text.split()) <= _SHORT for text in texts):
+        fields["facts"] = [texts if len(texts) > 1 else texts[0]] if texts else []
+    else:
+        fields["reference"] = texts[0]
+    return _case(record, record.get("input", record), fields, [])
 
 
 _FORMS: Mapping[Form, Callable[[Mapping[str, Any]], Case]] = {
@@ -146,9 +148,8 @@ def _turns(asked: object) -> list[dict[str, str]]:
 def _said(value: object, keys: tuple[str, ...]) -> str:
     """A text, or that of a mapping's first known key, or of its only one."""
     if isinstance(value, dict):
-        value = next(
-            (value[key] for key in keys if key in value), next(iter(value.values()), "") if len(value) == 1 else ""
-        )
+        only = next(iter(value.values())) if len(value) == 1 else ""
+        value = next((value[key] for key in keys if key in value), only)
     if isinstance(value, list) and value and isinstance(value[-1], dict):
         return _said(value[-1], keys)
     return value if isinstance(value, str) else "" if value is None else str(value)

@@ -41,11 +41,13 @@ class Forest:
         return ROW * len(self.rows)
 
 
-def forest(
-    rows: Sequence[tuple[str, str, str, Interval]], low: float | None = None, high: float | None = None
-) -> Forest:
-    """A plot of `(label, value, kind, interval)`, the axis from `low` to `high`, or as wide as the finite bounds are on
-    either side of zero. Infinite bounds end at the edge."""
+Row = tuple[str, str, str, Interval]
+"""Label, value, kind, interval."""
+
+
+def forest(rows: Sequence[Row], low: float | None = None, high: float | None = None) -> Forest:
+    """A plot of the rows, the axis from `low` to `high`, or as wide as the finite bounds are on either side of zero.
+    Infinite bounds end at the edge."""
     ends = [abs(v) for *_, i in rows for v in (i.low, i.high, i.estimate) if math.isfinite(v)]
     most = max(ends, default=0.0) * 1.05 or 1.0
     low, high = -most if low is None else low, most if high is None else high

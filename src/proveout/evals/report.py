@@ -73,9 +73,7 @@ def as_json(report: Report) -> str:
 
 def as_html(report: Report) -> str:
     """One page that needs nothing else: no script, no font, no image from elsewhere."""
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": number, "told": told, "signed": lambda value: number(value, "+")}
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
@@ -90,20 +88,15 @@ def as_markdown(report: Report) -> str:
         "",
         f"{report.cases} cases, {report.repeats} × each, {report.usd:.4f} USD. Release `{report.digest}`, data set "
         f"`{report.dataset}`.",
-        *(f"> {_cell(note)}" for note in report.notes),
+        *(line for note in report.notes for line in ("", f"> {_cell(note)}")),
     ]
     if report.targets:
         lines += ["", "| target | wanted | verdict | |", "|---|---|---|---|"]
-        lines += [
-            f"| {_cell(j.target.name)} | {_cell(j.target.text)} | {j.verdict} | {_cell(j.reason)} |"
-            for j in report.targets
-        ]
+        for j in report.targets:
+            lines.append(f"| {_cell(j.target.name)} | {_cell(j.target.text)} | {j.verdict} | {_cell(j.reason)} |")
     if report.comparison:
-        lines += [
-            "",
-            f"| against {_cell(report.baseline)} | before | now | difference (95 %) | verdict |",
-            "|---|" * 1 + "---|" * 4,
-        ]
+        lines += ["", f"| against {_cell(report.baseline)} | before | now | difference (95 %) | verdict |"]
+        lines += ["|---|---|---|---|---|"]
         lines += [
             f"| {_cell(c.metric.name)} | {number(c.overall.baseline)} | {number(c.overall.candidate)} | "
             f"{_difference(c.overall)} | {c.overall.verdict} |"
@@ -132,12 +125,9 @@ def as_junit(report: Report) -> str:
 
 def _suite(suites: ElementTree.Element, name: str, tests: Sequence[tuple[str, Verdict, str]]) -> None:
     verdicts = [verdict for _, verdict, _ in tests]
-    counts = {
-        "tests": str(len(tests)),
-        "failures": str(verdicts.count("fail")),
-        "skipped": str(verdicts.count("inconclusive")),
-    }
-    suite = ElementTree.SubElement(suites, "testsuite", name=_clean(name), **counts)
+    suite = ElementTree.SubElement(suites, "testsuite", name=_clean(name), tests=str(len(tests)))
+    suite.set("failures", str(verdicts.count("fail")))
+    suite.set("skipped", str(verdicts.count("inconclusive")))
     for title, verdict, reason in tests:
         case = ElementTree.SubElement(suite, "testcase", classname=_clean(name), name=_clean(title))
         if verdict != "pass":
@@ -195,9 +185,8 @@ def number(value: float | None, sign: str = "") -> str:
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     small = 0 < abs(value) < 0.001
-    return format(value, f"{sign}.2g" if small else f"{sign}.3f" if abs(value) < 10 else f"{sign},.0f").replace(
-        "-", "−"
-    )
+    form = ".2g" if small else ".3f" if abs(value) < 10 else ",.0f"
+    return format(value, sign + form).replace("-", "−")
 
 
 def _cell(text: str) -> str:

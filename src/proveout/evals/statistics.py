@@ -22,6 +22,7 @@ from proveout.evals.distributions import (
     beta_quantile,
     binomial_tail,
     negative_binomial_tail,
+    normal_cdf,
     normal_quantile,
     root,
     t_quantile,
@@ -34,6 +35,7 @@ Answers = Sequence[Sequence[float]]
 """One sequence of repeats a case. Values that are not finite are left out."""
 
 FLIPS = 9_999
+_MANY = 2_000
 _PRODUCT = 250_000  # multiplications at a time: more would be spread over threads, which costs more than it saves
 _UNSEEN = 0.02  # prior events of a rate of which none was seen; small, so that 2 of 500 against 0 of 500 still tell
 
@@ -236,7 +238,7 @@ def worse_p(harms: Floats, seed: int = 0) -> list[float]:
 
     Under it a case's difference is as likely to have the other sign, so the signs are flipped: exactly where all
     differences have one size (McNemar), else 9,999 times at random, with mid-p (Phipson & Smyth 2010,
-    arXiv 1603.05766). Zeros say nothing; a column may be padded with them.
+    arXiv 1603.05766); the sum of 2,000 and more is normal. Zeros say nothing; a column may be padded with them.
     """
     harms = np.atleast_2d(np.asarray(harms, dtype=np.float64).T).T
     result = [1.0] * harms.shape[1]
@@ -248,10 +250,13 @@ def worse_p(harms: Floats, seed: int = 0) -> list[float]:
             continue
         if np.ptp(sizes) <= 1e-9 * sizes[0]:
             result[column] = mcnemar_p(int(np.sum(changed > 0)), int(np.sum(changed < 0)))
+        elif len(changed) >= _MANY:
+            result[column] = normal_cdf(-float(changed.sum() / np.sqrt(np.sum(changed**2))))
         else:
             drawn.append(column)
-    if drawn:
-        for column, p in zip(drawn, _flipped(harms[:, drawn], seed), strict=True):
+    step = max(1, _PRODUCT // 12 // max(1, harms.shape[0]))
+    for block in (drawn[i : i + step] for i in range(0, len(drawn), step)):
+        for column, p in zip(block, _flipped(harms[:, block], seed), strict=True):
             result[column] = p
     return result
 

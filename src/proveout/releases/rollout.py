@@ -34,6 +34,8 @@ SPLIT_ALPHA = 1e-4  # a sound split is frozen with this probability at most
 _HARM_IN_SCORES = 0.02  # the mean of scores may be lower by this before it counts as harm
 _SAMPLE = 100  # answers of the stable release from which the thresholds are frozen
 _JUDGED = 20  # scores of the stable release from which on scores hold a promotion
+_ANSWERS = ("first_text", "total", "unsupported")
+_MISSED = 20  # answers in a row without a metric: it has stopped
 _KEPT = 240  # points of the e-value's history
 _FRESH_SECONDS = (10.0, 900.0)  # what is older than a step, within these, is no longer news
 
@@ -66,6 +68,7 @@ class Counts(msgspec.Struct):
     answered: int = 0
     measured: dict[str, int] = {}  # of each metric, how often it was there
     events: dict[str, int] = {}  # of each bad event, how often it happened
+    missed: dict[str, int] = {}  # of each metric of answers, how often in a row it was not there
 
 
 class Progress(msgspec.Struct):
@@ -184,19 +187,18 @@ def _awaited(machine: Machine, now: float) -> Iterator[str]:
     for arm in ("stable", "candidate"):
         if now - progress.newest.get(arm, -math.inf) > fresh:
             yield f"no call of the {arm} arm has ended for {fresh:.0f} s"
-    yield from (
-        f"{name} is no longer measured" for name in ("first_text", "total", "unsupported") if _stopped(machine, name)
-    )
+    yield from (f"{name} is no longer measured" for name in _ANSWERS if _stopped(machine, name))
 
 
 def _stopped(machine: Machine, name: str) -> bool:
-    """Whether a metric that was there is not any more, or is with one arm alone: mostly there is half of the time."""
+    """Whether a metric of answers that was there is not any more: often enough in a row, or mostly, with either arm."""
     progress = machine.progress
     ever = progress.total["stable"].measured.get(name, 0) + progress.total["candidate"].measured.get(name, 0)
     if not ever:
         return False  # it does not apply to this app; what applies to every app, latency, is demanded by its criterion
-    shares = [c.measured.get(name, 0) / max(c.answered, 1) for c in progress.step.values()]
-    return any(c.answered and share < 0.5 for c, share in zip(progress.step.values(), shares, strict=True))
+    if any(c.missed.get(name, 0) >= _MISSED for c in progress.total.values()):
+        return True
+    return any(c.measured.get(name, 0) < c.answered / 2 for c in progress.step.values())
 
 
 def criteria(progress: Progress) -> list[str]:
@@ -287,6 +289,8 @@ def _count(progress: Progress, reading: Reading) -> None:
         counts.answered += bool(reading.amounts)
         for name in measured:
             counts.measured[name] = counts.measured.get(name, 0) + 1
+        for name in _ANSWERS if reading.amounts else ():
+            counts.missed[name] = 0 if name in measured else counts.missed.get(name, 0) + 1
         for name, value in reading.bad.items():
             if value > 0.5:
                 counts.events[name] = counts.events.get(name, 0) + 1

@@ -228,7 +228,7 @@ def look(dsn: str) -> Source:
     """Raises StartRefused when the database cannot be used."""
     with _connected(dsn) as connection:
         row = connection.execute(
-            "select nspowner::regrole::text, pg_database_size(current_database()) from pg_namespace "
+            "select pg_get_userbyid(nspowner)::text, pg_database_size(current_database()) from pg_namespace "
             "where nspname = 'proveout'"
         ).fetchone()
         if row is None:

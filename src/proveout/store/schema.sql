@@ -472,6 +472,21 @@ create table evaluations (
     foreign key (workspace, app, release) references releases
 );
 
+-- Data sets of an app beside the golden questions of its releases, in versions. Sealed under the workspace's key.
+create table datasets (
+    workspace text not null references workspaces,
+    app text not null,
+    name text not null,
+    version integer not null check (version > 0),
+    digest text not null,
+    cases integer not null,
+    counted integer not null, -- of them: those that a person stands behind
+    author text not null,
+    sealed bytea not null,
+    created timestamptz not null default now(),
+    primary key (workspace, app, name, version)
+);
+
 -- Answers to the questions of data sets. An evaluation takes those that are there: `asked` is the digest of who
 -- answered, `question` that of the question and its asker's groups. Sealed under the workspace's key.
 create table delivered (
@@ -627,7 +642,7 @@ begin
                                 'members', 'segments', 'postings', 'uploads',
                                 'intents', 'completions', 'payloads',
                                 'events', 'tiles', 'checkpoints', 'witnesses',
-                                'evaluations', 'evaluation_cases', 'delivered', 'feedback'] loop
+                                'evaluations', 'evaluation_cases', 'delivered', 'datasets', 'feedback'] loop
         execute format('alter table %I enable row level security', name);
         execute format('alter table %I force row level security', name);
     end loop;
@@ -660,6 +675,7 @@ create policy of_workspace on bundles for all using (workspace = (select scope_w
 create policy of_workspace on evaluations for all using (workspace = (select scope_workspace()));
 create policy of_workspace on evaluation_cases for all using (workspace = (select scope_workspace()));
 create policy of_workspace on delivered for all using (workspace = (select scope_workspace()));
+create policy of_workspace on datasets for all using (workspace = (select scope_workspace()));
 create policy of_workspace on feedback for all using (workspace = (select scope_workspace()));
 -- whatever changes something notes it
 create policy appended on events for insert with check (true);

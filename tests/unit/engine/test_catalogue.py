@@ -1,15 +1,17 @@
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from proveout.domain import Price
+from proveout.domain import ModelUse, Price
 from proveout.engine.catalogue import Catalogue, Provider
 from proveout.engine.echo import Echo
 from proveout.engine.local import LocalModel
 from proveout.engine.remote import Remote
 from proveout.engine.template import ChatTemplate
 from proveout.engine.weights import Weights
-from proveout.errors import NotFound
+from proveout.errors import NotFound, Unavailable
 from proveout.settings import EchoReply, EchoSettings
 
 ACME = Provider(
@@ -87,6 +89,25 @@ def test_a_release_pins_mode_and_template_of_a_local_model() -> None:
         ChatTemplate("{{ messages[0].content }}").digest,
     )
     assert catalogue().use("local/all-minilm-l6-v2").template == catalogue(ACME).use("acme/small").mode == ""
+
+
+def test_what_a_release_did_not_pin_does_not_answer_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    models = catalogue(ACME)
+    use = models.use("local/smollm2-135m-instruct")
+    assert models.pinned(use) is models.resolve(use.name)[0]
+    assert models.pinned(ModelUse("acme/small", "sha256:another")) is models.resolve("acme/small")[0]
+    for what, other in {
+        "weights": replace(use, digest="sha256:ee"),
+        "mode": replace(use, mode="deterministic"),
+        "chat template": replace(use, template="sha256:ff"),
+    }.items():
+        caplog.clear()
+        for _ in range(3):
+            with pytest.raises(Unavailable, match=f"the {what} of that name here changed"):
+                models.pinned(other)
+        assert [record.levelno for record in caplog.records] == [logging.ERROR], "told once, not at every question"
+    with pytest.raises(NotFound):
+        models.pinned(ModelUse("local/gone", "sha256:aa"))
 
 
 def test_what_a_model_takes_is_known_of_local_ones() -> None:

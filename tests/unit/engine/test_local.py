@@ -1,6 +1,8 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -106,6 +108,14 @@ def test_what_cannot_be_is_refused_with_its_key(tmp_path: Path, config: str, say
             (tmp_path / folder / file).touch()
     with pytest.raises(StartRefused, match=says):
         models(tmp_path, config)
+
+
+def test_a_process_does_not_load_files_that_were_exchanged_since_the_start(tmp_path: Path) -> None:
+    here = told(tmp_path)
+    model = local_model(here, weights.GENERATOR)
+    assert local_model(here, weights.GENERATOR, model.digest) == replace(model, template=ANY)
+    with pytest.raises(StartRefused, match=rf"now of {model.digest}, and the server was started with sha256:old"):
+        local_model(here, weights.GENERATOR, "sha256:old")
 
 
 def test_roles_that_are_not_served_need_no_memory(tmp_path: Path) -> None:

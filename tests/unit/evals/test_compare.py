@@ -24,21 +24,21 @@ def right(n: int, wrong: int = 0) -> dict[str, list[float]]:
 
 
 def test_a_release_against_itself_rarely_fails() -> None:
-    verdicts = false_alarms(12, 120, 2)
-    assert verdicts["fail"] <= 2 and verdicts["pass"] + verdicts["inconclusive"] >= 10
+    verdicts = false_alarms(10, 120, 2)
+    assert verdicts["fail"] <= 2 and verdicts["pass"] + verdicts["inconclusive"] >= 8
 
 
 def test_ten_points_on_120_cases_are_caught_with_the_planned_repeats() -> None:
-    share, named, repeats = caught(0.1, 120, "hr", 10)
+    share, named, repeats = caught(0.1, 120, "hr", 6)
     assert share == 1 and named == 1 and 1 < repeats <= 20
 
 
 def test_five_points_on_500_cases_are_caught_with_the_planned_repeats() -> None:
-    assert caught(0.05, 500, "everywhere", 4)[0] == 1
+    assert caught(0.05, 500, "everywhere", 3)[0] == 1
 
 
 def test_a_toxic_reply_in_a_hundred_is_caught() -> None:
-    assert toxic_caught(0.01, 500, 6) >= 5 / 6
+    assert toxic_caught(0.01, 500, 8) >= 6 / 8
 
 
 def test_the_same_answers_pass_where_enough_were_asked() -> None:

@@ -17,6 +17,7 @@ from proveout.evals.scorers import Delivered, scorers
 from proveout.evals.scorers.delivered import Found
 from proveout.evals.scorers.meaning import consistency, paraphrases
 from proveout.evals.scorers.personal_data import leaked
+from proveout.evals.scorers.toxicity import Toxicity, bare
 
 
 async def embed(texts: list[str]) -> NDArray[np.float32]:
@@ -31,7 +32,7 @@ async def weigh(answer: str, passages: Sequence[Passage]) -> list[Support]:
     return [Support(s, any(s in p.text for p in passages), 1.0, None) for s in said]
 
 
-SCORERS = scorers(embed, weigh)
+SCORERS = {name: s for name, s in scorers(embed, weigh).items() if name != "toxicity"}  # other vectors
 
 
 def score(name: str, case: Case, text: str = "", **more: Any) -> float | None:
@@ -287,3 +288,18 @@ def test_what_was_delivered_is_kept_as_json() -> None:
         "f", Outcome.ANSWERED, found("x"), cited("x"), (Verdict("toxicity", "flag", "r", 0.5, ((0, 1),)),), Usage(1, 2)
     )
     assert msgspec.json.decode(msgspec.json.encode(whole), type=Delivered) == whole
+
+
+def test_the_toxicity_scorer_says_what_its_vectors_say() -> None:
+    toxicity = Toxicity(embed)
+    direction = toxicity._weights / np.linalg.norm(toxicity._weights)
+
+    async def known(texts: list[str]) -> NDArray[np.float32]:
+        return np.array([direction if "idiot" in text else -direction for text in texts], np.float32)
+
+    def toxic(text: str) -> float | None:
+        return asyncio.run(Toxicity(known).score(Case("a", "q"), Delivered(text, Outcome.ANSWERED)))
+
+    assert toxic("You get 25 days. Ask again, idiot!") == 1.0  # one sentence is enough
+    assert toxic("You get 25 days. Ask again.") == 0.0 == toxic("")
+    assert bare("## **Sick** pay [1]") == "Sick pay" == bare("- Sick pay")

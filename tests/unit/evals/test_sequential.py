@@ -101,12 +101,12 @@ def test_guardrails_are_averaged_with_their_weights() -> None:
 
 
 def test_no_difference_is_rarely_rolled_back() -> None:
-    assert false_rollbacks(25, 2_000) <= 1
+    assert false_rollbacks(15, 2_000) <= 1
 
 
 def test_broken_releases_are_caught_soon() -> None:
     for change, median in (({"errors": 0.5}, 12), ({"errors": 0.1}, 75), ({"ttft": 1.5}, 120), ({"score": 0.1}, 260)):
-        share, found, _ = detection(15, change, 10_000)
+        share, found, _ = detection(11, change, 10_000)
         assert share == 1 and found <= median * 1.3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -104,8 +105,7 @@ def test_too_few_values_bound_no_p95() -> None:
     ],
 )
 def test_coverage(kind: str, p: float) -> None:
-    runs = 300
-    assert abs(coverage(kind, p, 60, runs) - 0.95) < 0.02 + 2.6 * math.sqrt(0.95 * 0.05 / runs) / 2
+    assert abs(coverage(kind, p, 60, 300) - 0.95) < 0.05  # 300 runs: within 93–97 %, give or take 2.4 errors
 
 
 def test_coverage_of_quantiles() -> None:
@@ -135,10 +135,17 @@ def test_flipped_signs() -> None:
     assert least_p(np.array([0.2, 0, 0.1])) == pytest.approx(1 / 8)
 
 
+def test_many_flipped_signs_are_normal() -> None:
+    harms = np.random.default_rng(1).normal(0.02, 1, 2_400)
+    for part, error in ((harms, 1e-9), (harms[:1_900], 0.02)):  # 1,900 signs are flipped at random
+        normal = NormalDist().cdf(-part.sum() / np.sqrt(np.sum(part**2)))
+        assert worse_p(part)[0] == pytest.approx(normal, abs=error)
+
+
 def test_flips_hold_their_level() -> None:
     draw = np.random.default_rng(0)
-    harms = draw.choice([-1, -0.5, 0, 0.5, 1], size=(80, 1500), p=[0.05, 0.1, 0.7, 0.1, 0.05])
-    assert np.mean(np.array(worse_p(harms)) <= 0.05) == pytest.approx(0.05, abs=0.018)
+    harms = draw.choice([-1, -0.5, 0, 0.5, 1], size=(80, 400), p=[0.05, 0.1, 0.7, 0.1, 0.05])
+    assert np.mean(np.array(worse_p(harms)) <= 0.05) == pytest.approx(0.05, abs=0.025)
 
 
 def test_adjustments() -> None:
@@ -178,6 +185,6 @@ def test_planning_figures() -> None:
 
 
 def test_a_gap_between_groups_is_found_and_sized() -> None:
-    alarms, sized = bias_alarms(0.1, 20)
-    assert alarms >= 14 and sized >= 0.8
-    assert bias_alarms(0, 40)[0] <= 4
+    alarms, sized = bias_alarms(0.1, 20, 150)
+    assert alarms >= 12 and sized >= 0.8
+    assert bias_alarms(0, 30, 100)[0] <= 4

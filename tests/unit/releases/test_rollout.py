@@ -143,9 +143,12 @@ def test_a_metric_that_stops_holds_what_was_about_to_be_promoted(gone: dict[str,
     made = machine(steps=[0.5], minimum={"calls": 10**6})
     told(made, both(1200, bad={**NOTHING, "unsupported": 0.0}))
     made.plan.minimum.__dict__["calls"] = 100
-    told(made, [call(True, **{"bad": {**NOTHING, "unsupported": 0.0}, **gone}) for _ in range(1300)])
+    assert told(made, [], 1e4).action == "hold"  # it would be, but that nothing ended lately
+    told(made, [call(True, **{"bad": {**NOTHING, "unsupported": 0.0}, **gone}) for _ in range(30)], 1e4)
     decision = told(made, [])
     assert decision.action == "hold" and "no longer measured" in decision.reason
+    told(made, both(1, bad={**NOTHING, "unsupported": 0.0}), 1e4)
+    assert told(made, []).action == "promote"
 
 
 def test_minimum_calls_hold_back_steps_and_never_a_rollback() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import random
 import re
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from proveout.errors import InvalidInput
+from proveout.edge.cli.backup import backup, restore
+from proveout.errors import InvalidInput, StartRefused
 from proveout.store.backup import Damaged, Header, Reader, Writer, guard, new_header, write_piece
 
 MASTER, ANOTHER = b"m" * 32, b"a" * 32
@@ -119,3 +121,20 @@ def test_a_backup_writes_nowhere_else(tmp_path: Path) -> None:
     write_piece(tmp_path / "data", "spool/1.spool", b"y")
     assert (tmp_path / "data/spool/1.spool").read_bytes() == b"xy"
     assert (tmp_path / "data/spool/1.spool").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_that_holds_anything_is_not_written_to(tmp_path: Path) -> None:
+    (tmp_path / "backup").write_bytes(written())
+    with pytest.raises(InvalidInput, match="is not empty"):
+        restore(tmp_path / "backup", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["backup"]
+
+
+def test_a_backup_never_takes_the_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "master.key").write_text(base64.b64encode(MASTER).decode())
+    (tmp_path / "backup").write_bytes(b"last week's")
+    with pytest.raises(InvalidInput, match="cannot be made"):
+        backup(tmp_path / "backup", data=tmp_path)
+    with pytest.raises(StartRefused, match="holds no database"):
+        backup(tmp_path / "new", data=tmp_path)
+    assert not (tmp_path / "new").exists() and (tmp_path / "backup").read_bytes() == b"last week's"

@@ -12,7 +12,7 @@ import typer
 from proveout import settings
 from proveout.edge.cli import output
 from proveout.edge.cli.client import connect
-from proveout.edge.cli.releases import Named, get, split
+from proveout.edge.cli.releases import Named, get, send, split
 from proveout.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True)
@@ -30,7 +30,8 @@ def callback() -> None:
 def run(
     release: Named,
     dataset: Annotated[
-        Path | None, typer.Option(help="JSON lines; default: the release's own golden questions.")
+        str | None,
+        typer.Option(help="A file of JSON lines, or NAME[@VERSION]; default: the golden ones."),
     ] = None,
     baseline: Baseline = None,
     repeats: Annotated[int | None, typer.Option(min=1, max=50, help="How often to ask each question.")] = None,
@@ -46,8 +47,10 @@ def run(
     Answers that are known already are not asked again.
     """
     name, number = split(release)
+    of_file = dataset is not None and Path(dataset).is_file()
     body = {
-        "dataset": _text(dataset) if dataset else None,
+        "dataset": _text(Path(dataset)) if dataset and of_file else None,
+        "named": None if of_file else dataset,
         "baseline": baseline,
         "repeats": repeats,
         "budget_usd": budget,
@@ -84,6 +87,27 @@ def plan(
         output.say(f"{found['prompt_tokens'] + found['completion_tokens']} tokens and {found['usd']:.4f} USD.")
     output.table(found["options"], ("repeats", "cases", "answers"))
     output.say("noise between repeats: " + ("measured" if found["measured"] else "assumed: no run with repeats yet"))
+
+
+@app.command()
+def datasets(
+    name: Annotated[str, typer.Argument(metavar="APP")],
+    put: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep this file as the next version.")] = None,
+    dataset: Annotated[str, typer.Option("--name", help="The data set's name; default: the file's.")] = "",
+    json: output.AsJson = False,
+) -> None:
+    """List the data sets of an app, or keep the next version of one. Every mistake is named with its line."""
+    if put:
+        known = dataset or put.stem.lower()
+        found = send("PUT", f"/api/v1/apps/{name}/datasets/{known}", {"text": _text(put)})
+        said = f"{found['name']}@{found['version']}: {found['cases']} cases, {found['counted']} of them count"
+        output.document(found) if json else output.say(said)
+        return
+    found = get(f"/api/v1/apps/{name}/datasets")
+    if json:
+        output.document(found)
+    else:
+        output.table(found["datasets"], ("name", "version", "cases", "counted", "digest", "created"))
 
 
 @app.command("list")

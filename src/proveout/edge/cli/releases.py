@@ -176,7 +176,7 @@ def promote(
     """Make a release the stable one of a stage. Refused, with what is missing, where the stage's gate is closed."""
     name, number = split(release)
     body = {"release": number, "stage": to, "break_glass": break_glass}
-    done = _post(f"/api/v1/apps/{name}/promotions", body)
+    done = send("POST", f"/api/v1/apps/{name}/promotions", body)
     output.document(done) if json else output.say(f"{release} is the stable release of {to}")
 
 
@@ -191,7 +191,7 @@ def approve(
     """Approve a release for a stage, or refuse it. Its own author cannot."""
     name, number = split(release)
     body = {"stage": to, "verdict": "fail" if refuse else "pass", "comment": comment}
-    made = _post(f"/api/v1/apps/{name}/releases/{number}/approvals", body)
+    made = send("POST", f"/api/v1/apps/{name}/releases/{number}/approvals", body)
     said = "refused" if refuse else "approved"
     output.document(made) if json else output.say(f"{release} is {said} for {to}: {made['id']}")
 
@@ -237,7 +237,7 @@ def attest(
             body |= {"file": file.name, "file_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
         except OSError as error:
             raise InvalidInput(f"{file} cannot be read: {error.strerror}.") from error
-    made = _post(f"/api/v1/apps/{name}/releases/{number}/evidence", body)
+    made = send("POST", f"/api/v1/apps/{name}/releases/{number}/evidence", body)
     output.document(made) if json else output.say(f"{made['id']}: {kind} of {release}: {verdict}")
 
 
@@ -260,10 +260,12 @@ def get(path: str) -> dict[str, Any]:
     return asyncio.run(run())
 
 
-def _post(path: str, body: object) -> dict[str, Any]:
+def send(method: str, path: str, body: object) -> dict[str, Any]:
+    """What the server answers to a body."""
+
     async def run() -> dict[str, Any]:
         told = settings.read()
         async with connect(told.url, told.key) as client:
-            return dict(await client.call("POST", path, body))
+            return dict(await client.call(method, path, body))
 
     return asyncio.run(run())

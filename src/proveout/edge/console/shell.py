@@ -42,10 +42,11 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """Who looks at a page, as its bar names them; `operates`: the operations page is theirs to see."""
+    """Who looks at a page, as its bar names them; `releases` and `operates`: these pages are theirs to see."""
 
     workspace: str
     key: str
+    releases: bool
     operates: bool
 
 
@@ -53,7 +54,8 @@ def page(template: str, caller: Principal | None = None, status: int = 200, **va
     """A page; its bar has the navigation that is the caller's."""
     who = None
     if caller is not None:
-        who = Who(caller.key.workspace, caller.key.name, Right.REQUESTS_READ in caller.rights)
+        rights = caller.rights
+        who = Who(caller.key.workspace, caller.key.name, Right.RELEASES_READ in rights, Right.REQUESTS_READ in rights)
     return HTMLResponse(_templates().get_template(template).render(values, who=who), status, HEADERS)
 
 

@@ -15,6 +15,7 @@ from proveout.access import keys
 from proveout.domain import Principal, Right
 from proveout.edge.http import (
     costs,
+    datasets,
     evaluations,
     evidence,
     feedback,
@@ -129,6 +130,7 @@ def control() -> FastAPI:
     app.include_router(feedback.router)
     app.include_router(evidence.router)
     app.include_router(evaluations.router)
+    app.include_router(datasets.router)
     app.add_exception_handler(ProveoutError, _failed)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, problems.no_route)

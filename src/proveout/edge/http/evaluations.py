@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from proveout.access import keys
 from proveout.domain import Principal, Release, Right
+from proveout.edge.http.datasets import read_dataset
 from proveout.edge.http.releases import find
 from proveout.edge.http.requests import gateway, principal
 from proveout.edge.wiring import EVALUATE
@@ -24,6 +25,7 @@ from proveout.store.sealing import seal, unseal
 
 router = APIRouter(prefix="/api/v1")
 Caller = Annotated[Principal, Depends(principal)]
+NAMED = r"^[a-z0-9][a-z0-9._-]{0,62}(@[1-9][0-9]{0,8})?$"
 _RANDOM_REPEATS = 3  # of each question, where the model samples
 
 
@@ -33,6 +35,7 @@ class NewEvaluation(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     dataset: str | None = None  # JSON lines; left out: the release's own golden questions
+    named: str | None = Field(default=None, pattern=NAMED)  # or a data set of the app: NAME, NAME@VERSION
     baseline: str | None = None  # a release (APP@N) or a model, asked the same questions
     repeats: int | None = Field(default=None, ge=1, le=50)
     budget_usd: float | None = Field(default=None, gt=0)
@@ -48,7 +51,7 @@ async def create_evaluation(
     """
     keys.require(caller, Right.EVALUATIONS_RUN)
     here, release = gateway(request), find(request, caller, app, number)
-    dataset = await _golden(request, caller, release) if body.dataset is None else body.dataset
+    dataset = await _questions(request, caller, release, body)
     cases = read_cases(dataset, "dataset")
     if not cases:
         raise InvalidInput(f"{release.label} came without golden questions: set evals.golden, or give a data set.")
@@ -71,7 +74,7 @@ async def create_evaluation(
             repeats=body.repeats or (_RANDOM_REPEATS if is_random(release) else 1),
             baseline=body.baseline,
             budget_usd=body.budget_usd,
-            golden=body.dataset is None,
+            golden=body.dataset is None and body.named is None,
         )
     return {"evaluation": evaluation, "job": await here.jobs.enqueue(EVALUATE, release.workspace, evaluation)}
 
@@ -131,6 +134,19 @@ async def show_evaluation(request: Request, caller: Caller, evaluation: str) -> 
         cases = await scored_cases(session, here.keyring, caller.key.workspace, evaluation)
     shown = ("id", "app", "release", "baseline", "golden", "repeats", "summary", "created")
     return {**{key: row[key] for key in shown}, "cases": msgspec.to_builtins(cases)}
+
+
+async def _questions(request: Request, caller: Principal, release: Release, body: NewEvaluation) -> str:
+    """What is to be asked, as JSON lines."""
+    if body.dataset is not None and body.named is not None:
+        raise InvalidInput("dataset, named: give one of the two.")
+    if body.named is None:
+        return await _golden(request, caller, release) if body.dataset is None else body.dataset
+    here = gateway(request)
+    name, _, version = body.named.partition("@")
+    async with here.store.within(caller.scope) as session:
+        number = int(version) if version else None
+        return (await read_dataset(session, here.keyring, caller, release.app, name, number))[1]
 
 
 async def _golden(request: Request, caller: Principal, release: Release) -> str:

@@ -53,4 +53,21 @@ alter table delivered enable row level security;
 alter table delivered force row level security;
 create policy of_workspace on delivered for all using (workspace = (select scope_workspace()));
 
-grant select, insert, update, delete on tenures, evidence, delivered to proveout_service;
+create table datasets (
+    workspace text not null references workspaces,
+    app text not null,
+    name text not null,
+    version integer not null check (version > 0),
+    digest text not null,
+    cases integer not null,
+    counted integer not null,
+    author text not null,
+    sealed bytea not null,
+    created timestamptz not null default now(),
+    primary key (workspace, app, name, version)
+);
+alter table datasets enable row level security;
+alter table datasets force row level security;
+create policy of_workspace on datasets for all using (workspace = (select scope_workspace()));
+
+grant select, insert, update, delete on tenures, evidence, delivered, datasets to proveout_service;

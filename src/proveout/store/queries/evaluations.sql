@@ -37,3 +37,23 @@ select question, seed, sealed from delivered where asked = %(asked)s and questio
 insert into delivered (workspace, asked, question, seed, sealed, cost_usd)
 values (%(workspace)s, %(asked)s, %(question)s, %(seed)s, %(sealed)s, %(cost)s)
 on conflict do nothing;
+
+-- name: datasets.put (scoped)
+-- The next version of a data set, unless the newest is the same; answers with the version.
+insert into datasets (workspace, app, name, version, digest, cases, counted, author, sealed)
+select %(workspace)s, %(app)s, %(name)s, coalesce(max(version), 0) + 1, %(digest)s, %(cases)s, %(counted)s,
+       %(author)s, %(sealed)s
+from datasets where app = %(app)s and name = %(name)s
+having not coalesce((array_agg(digest order by version desc))[1] = %(digest)s, false)
+returning version;
+
+-- name: datasets.list (scoped)
+-- Every version of an app's data sets, newest first.
+select name, version, digest, cases, counted, author, created from datasets
+where app = %(app)s order by name, version desc;
+
+-- name: datasets.get (scoped)
+-- A data set: this version, or the newest.
+select name, version, digest, cases, counted, author, created, sealed from datasets
+where app = %(app)s and name = %(name)s and (%(version)s::integer is null or version = %(version)s)
+order by version desc limit 1;

@@ -1,0 +1,131 @@
+"""The pages of releases: which stage serves which, and what one release has shown and still lacks for each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from proveout.access import keys
+from proveout.domain import STAGES, Evidence, Principal, Release, Right
+from proveout.edge.console import shell
+from proveout.edge.http.requests import gateway, principal
+from proveout.edge.wiring import Gateway
+from proveout.errors import NotFound, ProveoutError, Unauthenticated
+from proveout.ledger.journal import now
+from proveout.releases import evidence
+from proveout.releases.policy import Criterion
+from proveout.store.pool import Row
+
+_SHOWN = 10  # releases of an app
+_EVALUATIONS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An app, its newest releases, and the stages that each serves."""
+
+    app: str
+    releases: Sequence[tuple[Release, Sequence[str]]]
+    more: int
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A measure of an evaluation; its interval as parts of 100 where it is one of [0, 1]."""
+
+    name: str
+    mean: float
+    low: float | None
+    high: float | None
+    cases: int
+    drawn: bool
+
+
+async def list_releases(request: Request) -> Response:
+    """`GET /releases`: every app's releases; for `releases:read`."""
+    try:
+        caller = principal(request)
+    except Unauthenticated as error:
+        return shell.welcome(request, error, 401)
+    try:
+        keys.require(caller, Right.RELEASES_READ)
+    except ProveoutError as error:
+        return shell.refused(error, caller, "Not here, or not for your key")
+    return shell.page("releases.html", caller, apps=_apps(gateway(request), caller), at=now())
+
+
+async def show_release(request: Request) -> Response:
+    """`GET /releases/{app}/{number}`: one release, what it has shown, and what blocks it; for `releases:read`."""
+    try:
+        caller = principal(request)
+    except Unauthenticated as error:
+        return shell.welcome(request, error, 401)
+    here = gateway(request)
+    app, number = request.path_params["app"], request.path_params["number"]
+    try:
+        keys.require(caller, Right.RELEASES_READ)
+        release = here.directory().releases.get((caller.key.workspace, app, number))
+        if release is None:
+            raise NotFound(f"There is no release {app}@{number}.")
+        checked, found, evaluations = await _shown(here, caller, release)
+    except ProveoutError as error:
+        return shell.refused(error, caller, "Not here, or not for your key")
+    return shell.page(
+        "release.html",
+        caller,
+        at=now(),
+        release=release,
+        facts={k: v for k, v in release.facts.items() if v},
+        stages=_stages(here, release),
+        checked=checked,
+        evidence=found,
+        evaluations=evaluations,
+        scores=_scores(evaluations),
+        authors={k.id: k.name for k in here.directory().keys.values() if k.workspace == caller.key.workspace},
+    )
+
+
+async def _shown(
+    here: Gateway, caller: Principal, release: Release
+) -> tuple[Mapping[str, Sequence[tuple[Criterion, str]]], Sequence[Evidence], Sequence[Row]]:
+    async with here.store.within(caller.scope) as session:
+        checked = {stage: await here.routes.gate.check(session, release, stage) for stage in STAGES}
+        found = await evidence.of_release(session, here.log_keys, release)
+        rows = await session.fetch("evaluations.list", app=release.app, limit=_EVALUATIONS)
+    return checked, found, [row for row in rows if row["release"] == release.number]
+
+
+def _apps(here: Gateway, caller: Principal) -> list[Listed]:
+    mine: dict[str, list[Release]] = {}
+    for release in here.directory().releases.values():
+        if release.workspace == caller.key.workspace:
+            mine.setdefault(release.app, []).append(release)
+    listed = []
+    for app, releases in sorted(mine.items()):
+        releases.sort(key=lambda release: -release.number)
+        shown = [(r, s) for r in releases if (s := _stages(here, r)) or r in releases[:_SHOWN]]
+        listed.append(Listed(app, shown, len(releases) - len(shown)))
+    return listed
+
+
+def _stages(here: Gateway, release: Release) -> list[str]:
+    routes = here.directory().routes
+    return [
+        stage
+        for stage in STAGES
+        if (route := routes.get((release.workspace, release.app, stage))) and route.stable == release.number
+    ]
+
+
+def _scores(evaluations: Sequence[Row]) -> list[Score]:
+    """The measures of the newest evaluation that is done, those in [0, 1] first."""
+    summary: Mapping[str, Any] = next((row["summary"] for row in evaluations if row["summary"]), {"scores": {}})
+    scores = [
+        Score(name, s["mean"], s["low"], s["high"], s["cases"], s["kind"] != "positive")
+        for name, s in summary["scores"].items()
+    ]
+    return sorted(scores, key=lambda score: (not score.drawn, score.name))

@@ -1,0 +1,119 @@
+"""Reports: one page without anything from elsewhere, and what machines read."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from proveout.evals.compare import Metric, changed_most, compare
+from proveout.evals.plots import forest
+from proveout.evals.report import Missed, Report, Score, as_html, as_json, as_junit, as_markdown, number
+from proveout.evals.statistics import Interval, amounts_interval, scores_interval
+from proveout.evals.targets import judge_target, parse_target
+
+EVIL = "</pre><script>alert('x')</script> | a\x00b & \"c\""
+
+
+def scores(seed: int, share: float, n: int = 200) -> dict[str, list[float]]:
+    chance = random.Random(seed)
+    return {f"c{i}": [float(chance.random() < share)] for i in range(n)}
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    now, before = scores(1, 0.6), scores(2, 0.9)
+    tags = {case: frozenset({"hr" if n % 2 else "it"}) for n, case in enumerate(now)}
+    target = parse_target("correct", ">= 0.8")
+    assert target
+    return Report(
+        release="helpdesk@2",
+        digest="sha256:aa",
+        dataset="sha256:bb",
+        made="2026-11-22T20:00:00Z",
+        cases=200,
+        scores=[
+            Score("correct", "binary", "higher", scores_interval(list(now.values()))),
+            Score("total_ms", "positive", "lower", amounts_interval([[100.0], [140.0], [180.0]])),
+            Score("exact", "binary", "higher", None),
+        ],
+        targets=[judge_target(target, list(now.values()), "binary")],
+        baseline="helpdesk@1",
+        comparison=compare(
+            {"correct": now}, {"correct": before}, tags, {"correct": Metric("correct", "binary", "higher", 0.05)}
+        ),
+        missed=[Missed("c1", EVIL, EVIL, ["correct"], "25 days")],
+        changes=changed_most({"c1": "old words"}, {"c1": EVIL}),
+        usd=0.1234,
+        notes=["2 cases were left out: nobody reviewed them."],
+    )
+
+
+def test_the_page_stands_alone_and_holds_what_it_should(report: Report) -> None:
+    page = as_html(report)
+    assert not re.search(r"<script|<link|<img|@import|url\(|src=|https?://", page)
+    assert "&lt;script&gt;" in page and "default-src 'none'" in page
+    for part in ("helpdesk@2", "sha256:aa", "sha256:bb", "0.1234 USD", "nobody reviewed", "Worst slice", "&gt;= 0.8"):
+        assert part in page, part
+    assert page.count("<svg") == 3  # scores, differences, slices of `correct`
+    assert len(page) < 30_000
+
+
+def test_a_report_without_a_comparison_is_whole_too() -> None:
+    bare = Report(release="a@1", digest="d", dataset="s", made="now", cases=0, scores=[])
+    assert bare.verdict == "inconclusive"
+    assert "<h1>a@1" in as_html(bare) and "a@1" in as_markdown(bare) and "testsuites" in as_junit(bare)
+
+
+def test_one_verdict(report: Report) -> None:
+    assert report.verdict == "fail"
+    passing = judge_target(parse_target("correct", ">= 0.5"), list(scores(1, 0.9).values()), "binary")  # type: ignore[arg-type]
+    fields = {"release": "a", "digest": "d", "dataset": "s", "made": "now", "cases": 1, "scores": []}
+    assert Report(**fields, targets=[passing]).verdict == "pass"  # type: ignore[arg-type]
+
+
+def test_junit_says_what_failed(report: Report) -> None:
+    root = ElementTree.fromstring(as_junit(report))
+    suites = {suite.get("name"): suite for suite in root}
+    assert set(suites) == {"targets", "against helpdesk@1"}
+    assert suites["targets"].get("failures") == "1" and suites["targets"].get("tests") == "1"
+    failure = suites["against helpdesk@1"].find("testcase/failure")
+    assert failure is not None and failure.get("message")
+
+
+def test_markdown_is_not_broken_by_what_it_shows(report: Report) -> None:
+    text = as_markdown(report)
+    assert "## helpdesk@2: fail" in text and "Worst slice: " in text
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
+
+
+def test_json_is_whole(report: Report) -> None:
+    told = json.loads(as_json(report))
+    assert told["verdict"] == "fail" and told["comparison"]["metrics"][0]["metric"]["name"] == "correct"
+
+
+def test_forests_place_estimates_between_bounds() -> None:
+    one = forest([("a", "", "pass", Interval(0.5, 0.25, 0.75, 10))], 0.0, 1.0)
+    assert (one.rows[0].left, one.rows[0].x, one.rows[0].right, one.zero) == (25.0, 50.0, 75.0, None)
+    both = forest(
+        [("a", "", "fail", Interval(-0.1, -0.2, 0.0, 10)), ("b", "", "", Interval(0.1, -math.inf, math.inf, 1))]
+    )
+    assert both.zero == 50.0 and both.height == 20.0
+    assert both.rows[0].left < both.rows[0].x < both.rows[0].right == 50.0
+    assert (both.rows[1].left, both.rows[1].right) == (0.0, 100.0)
+    assert forest([]).rows == []
+
+
+@pytest.mark.parametrize(
+    ("value", "sign", "expected"),
+    [(0.12345, "", "0.123"), (-0.5, "+", "−0.500"), (0.5, "+", "+0.500"), (1234.5, "", "1,234"),
+     (0.00012, "", "0.00012"), (None, "", "–"), (math.inf, "", "∞"), (-math.inf, "+", "−∞"), (math.nan, "", "–"),
+     (0.0, "", "0.000")],
+)  # fmt: skip
+def test_numbers(value: float | None, sign: str, expected: str) -> None:
+    assert number(value, sign) == expected
