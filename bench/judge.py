@@ -61,7 +61,7 @@ def embedded(server: Server, temperature: float, seed: int = 0) -> Any:
             "model": MODEL,
             "messages": [{"role": "user", "content": prompt}],
             "temperature": temperature,
-            "max_tokens": 60,
+            "max_tokens": 40,
             "seed": seed,
         }
         said = await asyncio.to_thread(server.call, "/v1/chat/completions", body)
@@ -120,7 +120,7 @@ def main() -> None:
         said = asyncio.run(compare(Judge(embedded(server, 0)), some))
         seconds = (time.perf_counter() - began) / (2 * len(some))
         lines.append(line(MODEL, agreement(said, [label(r) for r in some])))
-        ratings = asyncio.run(rate(Judge(embedded(server, 0.8), repeats=5), some[:10]))
+        ratings = asyncio.run(rate(Judge(embedded(server, 0.8), repeats=4), some[:8]))
     read_ones = [r for r in ratings if len(r.scores) > 1]
     variance = sum(r.variance for r in read_ones) / max(len(read_ones), 1)
     page = "\n".join(
@@ -129,8 +129,8 @@ def main() -> None:
             *lines,
             "",
             f"{MODEL} takes {seconds:.1f} s a comparison, {CONCURRENT} at a time. Rating {len(ratings)} single answers "
-            f"5 times each at temperature 0.8, the variance of one rating is {variance:.3f} on a scale from 0 to 1 "
-            f"({sum(r.unread for r in ratings)} of {5 * len(ratings)} not read).",
+            f"4 times each at temperature 0.8, the variance of one rating is {variance:.3f} on a scale from 0 to 1 "
+            f"({sum(r.unread for r in ratings)} of {4 * len(ratings)} not read).",
         ]
     )
     print(page)

@@ -245,6 +245,7 @@ GUARDS = {
     "rest": 0.2,
 }
 ALPHA = 0.01
+_BLOCK = 500  # requests drawn at a time
 _TTFT = {"ttft_p50": 1.0, "ttft_p95": math.exp(0.5 * 1.6449), "ttft_p99": math.exp(0.5 * 2.3263)}
 
 
@@ -288,15 +289,17 @@ def rolled_back(traffic: Traffic, most: int, tick: int = 10) -> int | None:
     """The candidate's requests until the guardrails roll it back, looked at every `tick` requests; None: never within
     `most` requests."""
     states, served = guards(), 0
-    for _ in range(0, most, tick):
-        arms, values = traffic.next(tick)
-        served += int(arms.sum())
-        for name, seen in values.items():
-            told = np.ones(tick, dtype=bool) if name == "quality" else seen > 0  # bad events alone tell anything
-            if told.any():
-                states[name] = states[name].update(observe(arms[told], seen[told], traffic.weight))
-        if crosses(weighted_log_e({name: s.log_e for name, s in states.items()}, GUARDS), ALPHA):
-            return served
+    for _ in range(0, most, _BLOCK):
+        arms, values = traffic.next(_BLOCK)
+        for at in range(0, _BLOCK, tick):
+            now = slice(at, at + tick)
+            served += int(arms[now].sum())
+            for name, seen in values.items():
+                told = slice(None) if name == "quality" else seen[now] > 0  # bad events alone tell anything
+                if told_by := observe(arms[now][told], seen[now][told], traffic.weight):
+                    states[name] = states[name].update(told_by)
+            if crosses(weighted_log_e({name: s.log_e for name, s in states.items()}, GUARDS), ALPHA):
+                return served
     return None
 
 
@@ -325,8 +328,8 @@ def promotion(
     for _ in range(runs):
         traffic, served, found = Traffic(draw, weight, change), 0, most
         states = {name: Betting("no_harm", margin) for name, margin in PROMOTION.items()}
-        for _ in range(0, most, 20):
-            arms, values = traffic.next(20)
+        for _ in range(0, most, _BLOCK // 5):
+            arms, values = traffic.next(_BLOCK // 5)
             served += int(arms.sum())
             for name, state in states.items():
                 good = values[name] if name == "quality" else 1 - values[name]
@@ -395,9 +398,9 @@ def rollout_table(runs: int) -> str:
         print(lines[-1], flush=True)
 
     for weight in (0.1, 0.5):
-        alarms = false_rollbacks(5 * runs, 8_000, weight)
+        alarms = false_rollbacks(5 * runs, 4_000, weight)
         add(
-            f"no difference, weight {weight:.0%}, 8,000 requests with outages and rhythm",
+            f"no difference, weight {weight:.0%}, 4,000 requests with outages and rhythm",
             f"{alarms} of {5 * runs} rolled back",
         )
     changes = ({"errors": 0.5}, {"errors": 0.1}, {"errors": 0.03}, {"ttft": 1.5}, {"score": 0.1}, {"unsupported": 0.3})

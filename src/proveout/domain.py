@@ -330,6 +330,15 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
+class Excerpts:
+    """Spans of a text, in characters; its first `head` ones (title, headings) are read with each of them."""
+
+    text: str
+    head: int
+    spans: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Citation:
     """A source of an answer: number (from 1), where it stands and the words quoted (≤ 60)."""
 

@@ -277,6 +277,23 @@ def test_an_operator_sees_what_runs_what_it_costs_and_the_last_requests(
 
 
 @pytest.mark.parametrize("width", [1440, 360])
+def test_a_release_shows_what_it_has_and_what_blocks_it(
+    browser: Browser, http: APIRequestContext, server: Server, axe: str, width: int
+) -> None:
+    page, errors = open_console(browser, login_link(http, server), width)
+    page.get_by_role("link", name="Releases").press("Enter")
+    expect(page.get_by_role("table", name="Releases of helpdesk")).to_contain_text("poc")
+    look(page, axe, "releases")
+    page.get_by_role("link", name="helpdesk@1", exact=True).press("Enter")
+    production = page.get_by_role("table", name="production: blocked")
+    expect(production.get_by_role("row", name=re.compile("production.drill"))).to_contain_text("missing")
+    expect(page.get_by_role("region", name="On record")).to_contain_text("company handbook")
+    look(page, axe, "release")
+    assert errors == []
+    page.context.close()
+
+
+@pytest.mark.parametrize("width", [1440, 360])
 def test_a_request_is_found_and_opens_as_a_timeline(
     browser: Browser, http: APIRequestContext, server: Server, axe: str, width: int
 ) -> None:

@@ -145,6 +145,22 @@ def test_every_key_opens_at_every_step_of_a_rotation_that_is_killed(
     opened(work)
 
 
+def test_a_master_key_of_the_environment_is_exchanged_by_its_operator(dsn: str, opened: Callable[..., None]) -> None:
+    """Both are given first, the new one before the old one; then the job; then the old one is taken away."""
+    old, new = new_master_key(), new_master_key()
+
+    async def work(store: Store) -> None:
+        before = await all_keys(store, Keyring(old))
+        running = Keyring(lambda: [new, old])
+        assert (await Rotate(store, running, dsn, None, system)(ONCE, "key_1", "master"))["rewrapped"] == 1
+        assert (await Rotate(store, running, dsn, None, system)(ONCE, "key_1", "master"))["rewrapped"] == 0
+        assert await all_keys(store, running) == await all_keys(store, Keyring(new)) == before
+        with pytest.raises(Unsealable):
+            await all_keys(store, Keyring(old))
+
+    opened(work)
+
+
 def test_keys_that_are_made_while_a_workspace_rotates_are_wrapped_by_the_new_one(
     dsn: str, master: Path, opened: Callable[..., None]
 ) -> None:

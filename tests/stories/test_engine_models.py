@@ -13,7 +13,7 @@ from typing import Any
 import openai
 import pytest
 
-from conftest import Server, start_server
+from conftest import HELPDESK, Server, start_server
 from model_kills import VICTIMS, client, strike_model
 from proveout.engine import weights
 from proveout.engine.template import ChatTemplate
@@ -81,16 +81,23 @@ def test_it_is_listed_and_its_release_pins_weights_mode_and_template(here: Serve
 
 
 def test_answers_are_the_same_alone_and_in_a_batch(here: Server) -> None:
-    questions = [f"Tell me {n} things about {what}." for n in (2, 3) for what in ("rivers", "tea", "rain", "wool")]
+    words = " ".join(p.read_text() for p in sorted((HELPDESK / "knowledge").rglob("*.md"))).split()
+    questions = [f"Explain what the text says.\n\n{' '.join(words[n * 300 :][:300])}" for n in range(5)]
 
     async def scenario() -> None:
         async with client(here) as api:
 
-            async def answer(question: str) -> str:
-                return str((await say(api, question, max_tokens=24)).choices[0].message.content)
+            async def answer(number: int, wait: float = 0) -> tuple[str, list[float]]:
+                await asyncio.sleep(wait)
+                said = await say(api, questions[number], max_tokens=12 + number, logprobs=True)
+                return said.choices[0].message.content, [t.logprob for t in said.choices[0].logprobs.content]
 
-            together = await asyncio.gather(*map(answer, questions))
-            assert [await answer(question) for question in questions] == together
+            together = await asyncio.gather(*(answer(n, wait=0.1 * (n % 3)) for n in range(5)))
+            for number, (text, logprobs) in enumerate(together):
+                alone, found = await answer(number)
+                assert alone == text
+                # Answers this short can be equal by luck; where the numbers are, long ones are too.
+                assert found == pytest.approx(logprobs, abs=1e-4)
 
     asyncio.run(scenario())
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from proveout.domain import ModelUse, Price, Timeouts
+from proveout.domain import Excerpts, ModelUse, Price, Timeouts
 from proveout.engine.echo import Echo
 from proveout.engine.local import LocalModel
 from proveout.engine.model import Model
@@ -191,8 +191,8 @@ class Catalogue:
         """Unit vectors of the embedded encoder, float32 [n, 384]. Raises as `Remote.embed` does."""
         return await self._engine.embed(texts, EMBEDDER)
 
-    async def match(self, question: str, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Cosines [texts, words] of a question's content words with a few texts. Raises as `Remote.match` does."""
+    async def match(self, question: str, texts: Sequence[Excerpts]) -> NDArray[np.float32]:
+        """Cosines [excerpts, 1 + words] of a question and its content words. Raises as `Remote.match` does."""
         return await self._engine.match(question, texts, EMBEDDER)
 
     async def metrics(self) -> str:

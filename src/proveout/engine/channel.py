@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from proveout.domain import FinishReason
+from proveout.domain import Excerpts, FinishReason
 from proveout.errors import InvalidInput, ProveoutError, Truncated, Unavailable, UpstreamFailed
 
 MAX_FRAME = 64 << 20
@@ -66,10 +66,10 @@ class Embed(msgspec.Struct, tag="embed", frozen=True):
 
 
 class Match(msgspec.Struct, tag="match", frozen=True):
-    """How well each of a few texts speaks of each word of a question (`minilm.Encoder.matches`): as `Embed`."""
+    """How near each excerpt is to a question and to each word of it (`minilm.Encoder.matches`): as `Embed`."""
 
     question: str
-    texts: list[str]
+    texts: list[Excerpts]
 
 
 class Accepted(msgspec.Struct, tag="accepted", frozen=True):

@@ -19,7 +19,7 @@ from proveout.engine.minilm import Vectors as Rows
 
 MAX_TEXTS = 2048  # texts of one request, as in OpenAI's API
 MAX_PENDING = 16_384  # texts waiting over all requests; more are refused
-MAX_MATCHED = 8  # texts beside one question: somebody waits for them, and nothing else runs meanwhile
+MAX_MATCHED = 16  # texts beside one question: somebody waits for them, and nothing else runs meanwhile
 WINDOW = 64  # waiting texts looked at to find ones of like length
 
 

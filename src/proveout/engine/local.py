@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,8 @@ from proveout.errors import InvalidInput, StartRefused
 from proveout.settings import Device, LocalSettings, Mode, Role, Settings
 
 OVERHEAD = 320 << 20  # bytes of a generator besides weights and cache: interpreter, runtime, activations
-CACHE = 320 << 20  # bytes of KV cache where no memory was named: 24,000 tokens of the built-in model
+# Bytes of KV cache where no memory was named: 24,000 and 14,000 tokens of the built-in model.
+CACHE: Mapping[Mode, int] = {"fast": 320 << 20, "deterministic": 640 << 20}
 
 _TEXT = ("response_format", "logprobs", "presence_penalty", "frequency_penalty")
 _TOOLS = ("tools", "tool_choice", "parallel_tool_calls", "messages")
@@ -95,12 +96,12 @@ def local_model(told: Settings, name: str, digest: str | None = None) -> LocalMo
 def _model(found: Weights, given: LocalSettings, cache: Path) -> LocalModel:
     least = found.size + OVERHEAD
     if found.role == "chat":
-        least += CACHE // 10
+        least += CACHE[given.mode] // 10
         if given.device == "NPU":
             raise StartRefused(f"models.{found.name}.device: batches of answers run on CPU and GPU, not on NPU.")
     elif given.mode == "deterministic":
         raise StartRefused(f"models.{found.name}.mode: this is for models that write; leave it out.")
-    memory = given.memory or found.size + OVERHEAD + (CACHE if found.role == "chat" else 0)
+    memory = given.memory or found.size + OVERHEAD + (CACHE[given.mode] if found.role == "chat" else 0)
     if memory < least:
         raise StartRefused(f"models.{found.name}.memory: {memory >> 20} MiB are too few, it needs {least >> 20}.")
     template = None

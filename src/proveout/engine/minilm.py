@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as op
 from tokenizers import Encoding, Tokenizer
 
+from proveout.domain import Excerpts
 from proveout.errors import StartRefused
 from proveout.language import content_words
 
@@ -27,6 +30,7 @@ DIMENSIONS = 384
 BATCH_TEXTS = 16
 BATCH_TOKENS = 256  # padded tokens of one inference: 45 ms on one core; twice as many are hardly faster per token
 STREAMS = min(os.cpu_count() or 1, 8)  # inferences side by side
+READ = 384  # texts whose token vectors are kept: at most 75 MB
 CHARACTERS = 16_384  # of a text that are looked at: 256 tokens are fewer, and a megabyte would stall the rest
 
 Vectors = NDArray[np.float32]
@@ -140,6 +144,7 @@ class Encoder:
         self._tokenizer.no_padding()
         compiled = _compile(weights_dir, cache, device)
         self._requests = [compiled.create_infer_request() for _ in range(STREAMS)]
+        self._read: OrderedDict[bytes, NDArray[np.float16]] = OrderedDict()  # no text, only its hash
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """L2-normalised float32 [n, 384], in the order of `texts`; longer than 256 tokens is cut off."""
@@ -172,26 +177,65 @@ class Encoder:
             request.wait()
         return [np.array(request.get_output_tensor(0).data, np.float32) for request in running]
 
-    def matches(self, question: str, texts: Sequence[str]) -> Vectors:
-        """How well each text speaks of each content word of a question: [texts, words], cosines.
+    def matches(self, question: str, texts: Sequence[Excerpts]) -> Vectors:
+        """How near each excerpt is to a question, and to each content word of it: [excerpts, 1 + words], cosines.
 
-        Late interaction (Khattab & Zaharia 2020, arXiv:2004.12832) over this encoder's own token vectors: the greatest
-        likeness of a token of the question to any of the text, averaged over a word's tokens.
+        First column: the mean of the excerpt's token vectors, made in the context of its whole text, with the
+        question's (late chunking, Günther et al. 2024, arXiv:2409.04701). The others: late interaction (Khattab &
+        Zaharia 2020, arXiv:2004.12832), the greatest likeness of a token of the question to any of
+        the excerpt or of its text's head, averaged over a word's tokens. An excerpt beyond the 256 tokens that are read
+        is like nothing: 0.
         """
-        encodings = self._tokenizer.encode_batch([t[:CHARACTERS] for t in (question, *texts)])
-        rows = [self._token_vectors(e.ids) for e in encodings]
-        words = _content(encodings[0], question)
-        found = np.zeros((len(texts), len(words)), np.float32)
-        for n, row in enumerate(rows[1:]):
-            best = (rows[0] @ row[1:-1].T).max(axis=1) if len(row) > 2 else np.zeros(len(rows[0]))
-            found[n] = [best[places].mean() for places in words]
+        asked = self._tokenizer.encode(question[:CHARACTERS])
+        known = self._token_vectors([question, *(t.text for t in texts)])
+        tokens, *read = [vectors.astype(np.float32) for vectors in known]
+        words = _content(asked, question)
+        whole = tokens.mean(axis=0)
+        whole /= np.linalg.norm(whole)
+        found = []
+        for text, vectors in zip(texts, read, strict=True):
+            offsets = np.array(self._tokenizer.encode(text.text[:CHARACTERS]).offsets)
+            likeness = tokens @ vectors.T
+            head = _best(likeness, _inside(offsets, 0, text.head))
+            for start, end in text.spans:
+                inside = _inside(offsets, start, end)
+                best = np.maximum(_best(likeness, inside), head) if inside.any() else np.zeros(len(tokens))
+                mean = vectors[inside].mean(axis=0) if inside.any() else np.zeros(DIMENSIONS)
+                near = float(mean @ whole) / max(float(np.linalg.norm(mean)), 1e-9)
+                found.append([near, *(float(best[places].mean()) for places in words)])
+        return np.array(found, np.float32).reshape(-1, 1 + len(words))
+
+    def _token_vectors(self, texts: Sequence[str]) -> list[NDArray[np.float16]]:
+        """Unit vectors of each text's tokens; passages are asked about again, so those of the last texts are kept."""
+        keys = [blake2b(text.encode(), digest_size=16).digest() for text in texts]
+        for key in keys:
+            if key in self._read:
+                self._read.move_to_end(key)
+        asked = dict(zip(keys, texts, strict=True))
+        missing = iter([(key, text) for key, text in asked.items() if key not in self._read])
+        while together := list(islice(missing, STREAMS)):
+            # Not by calling the compiled model: it shares its inputs, and later writes where these arrays were.
+            running = self._requests[: len(together)]
+            for request, ids in zip(running, self.tokens([text for _, text in together]), strict=True):
+                request.start_async((np.array([ids], np.int64), np.ones((1, len(ids)), np.float32)))
+            for request, (key, _) in zip(running, together, strict=True):
+                request.wait()
+                self._read[key] = np.array(request.get_output_tensor(1).data[0], np.float16)
+        found = [self._read[key] for key in keys]
+        while len(self._read) > READ:
+            self._read.popitem(last=False)
         return found
 
-    def _token_vectors(self, ids: Sequence[int]) -> Vectors:
-        # Not by calling the compiled model: it shares its inputs, and later writes where these arrays were.
-        request = self._requests[0]
-        request.infer((np.array([ids], np.int64), np.ones((1, len(ids)), np.float32)))
-        return np.array(request.get_output_tensor(1).data[0], np.float32)
+
+def _inside(offsets: NDArray[np.int64], start: int, end: int) -> NDArray[np.bool_]:
+    """Which tokens lie within these characters; the special ones have none."""
+    held: NDArray[np.bool_] = (offsets[:, 0] >= start) & (offsets[:, 1] <= end) & (offsets[:, 1] > offsets[:, 0])
+    return held
+
+
+def _best(likeness: NDArray[np.float32], of: NDArray[np.bool_]) -> NDArray[np.float32]:
+    best: NDArray[np.float32] = likeness[:, of].max(axis=1, initial=-1.0)
+    return best
 
 
 def _content(encoding: Encoding, text: str) -> list[list[int]]:

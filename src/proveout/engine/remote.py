@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from proveout.domain import Event, Finish, FinishReason, Message, Prompt, Text, Timeouts, ToolCallPiece, Usage
+from proveout.domain import Event, Excerpts, Finish, FinishReason, Message, Prompt, Text, Timeouts, ToolCallPiece, Usage
 from proveout.engine import sse
 from proveout.engine.weights import EMBEDDER
 from proveout.errors import InvalidInput, ProveoutError, Truncated, Unavailable, UpstreamFailed
@@ -155,8 +155,9 @@ class Remote:
         rows, _ = await self.vectors(texts, model, {})
         return rows
 
-    async def match(self, question: str, texts: Sequence[str], model: str = EMBEDDER) -> NDArray[np.float32]:
-        """How well each text speaks of each content word of a question: cosines [texts, words]. Of our engine alone.
+    async def match(self, question: str, texts: Sequence[Excerpts], model: str = EMBEDDER) -> NDArray[np.float32]:
+        """How near each excerpt is to a question and to each content word of it: cosines [excerpts, 1 + words]. Of our
+        engine alone.
 
         Raises as `embed` does.
         """
@@ -167,7 +168,7 @@ class Remote:
             await self._post("/matches", body) as response,
         ):
             found = msgspec.json.decode(await response.read(), type=_Matches)
-        return np.array(found.matches, np.float32).reshape(len(texts), -1)
+        return np.array(found.matches, np.float32).reshape(sum(len(t.spans) for t in texts), -1)
 
     async def vectors(
         self, texts: Sequence[str], model: str, options: Mapping[str, object]

@@ -27,7 +27,7 @@ LABELS = 100  # that people must have given
 RUBRIC = """Correct: everything that it says is true by the reference answer.
 Complete: it holds what the reference answer holds, as far as the question asks for it.
 To the point: it answers this question, and adds nothing that misleads."""
-_WORDS = 400  # of a text are shown: a longer one drowns the question
+_WORDS = 250  # of a text are shown: a longer one drowns the question
 _POINT = """You judge an answer to a question by this rubric.
 {rubric}
 

@@ -12,6 +12,7 @@ from proveout.evals.statistics import Answers, Noise, cases_needed, rare_power, 
 
 POWER = 0.98  # a regression of the planned size slips through once in fifty runs
 WITHIN = 0.16  # variance between repeats where nothing was measured: answers that are right four times in five
+SHARE = 0.2  # of the error budget: one metric of weight 5 among 20 others, or one of five alike
 MOST_REPEATS = 50
 _CHOICES = (1, 2, 3, 5, 10, 20)
 
@@ -61,7 +62,7 @@ def plan(
     cases: int | None = None,
     *,
     past: Answers = (),
-    share: float = 1.0,
+    share: float = SHARE,
     power: float = POWER,
     effort: Effort | None = None,
     concurrent: int = 4,
@@ -69,7 +70,7 @@ def plan(
     """How often to ask `cases` (without a number: how many to ask) to see a score in [0, 1] drop by `effect`.
 
     `past`: the scores of an earlier run, repeats per case, of the same app; `share`: the metric's part of the error
-    budget (its weight over the sum of all metrics'). Raises ValueError for an effect or power out of range.
+    budget (its weight over the sum of the weights of all that vary). Raises ValueError for numbers out of range.
 
     A drop is taken at its hardest: all of it in cases that turn from right to wrong. With cases given, they are what
     the release is judged on, and only repeats are chance: r repeats suffice when

@@ -56,14 +56,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     changes: list[Change] = []  # of answers against the baseline's, most changed first
     usd: float = 0.0
     notes: list[str] = []
+    whole: bool = True  # every question was asked
 
     @property
     def verdict(self) -> Verdict:
-        """`fail` if a target or the comparison fails, else `inconclusive` if one is, or if there was neither."""
+        """`fail` if a target or the comparison fails, else `inconclusive` if one is, if there was neither, or if not
+        every question was asked."""
         verdicts = {judged.verdict for judged in self.targets}
         if self.comparison:
             verdicts.add(self.comparison.verdict)
-        return "fail" if "fail" in verdicts else "pass" if verdicts == {"pass"} else "inconclusive"
+        if "fail" in verdicts:
+            return "fail"
+        return "pass" if verdicts == {"pass"} and self.whole else "inconclusive"
 
 
 def as_json(report: Report) -> str:

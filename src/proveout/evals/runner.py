@@ -33,7 +33,7 @@ _TRIES = 4  # while a part of the server is not ready
 _PAUSE = 1.0  # seconds before the second try, then twice as long each time
 
 Turn = tuple[str, int]  # a case's id and a seed
-Report = Callable[[int, int, float], Awaitable[None]]
+Tell = Callable[[int, int, float], Awaitable[None]]
 """Called with how many questions are answered, of how many, and the USD that this run has spent."""
 
 
@@ -71,7 +71,7 @@ class Runner:
         self._keyring = keyring
         self._rooms = rooms
 
-    async def ask(self, scope: Scope, asking: Asking, report: Report) -> Answers:
+    async def ask(self, scope: Scope, asking: Asking, report: Tell) -> Answers:
         """Asks what is not known yet. Raises NotFound for a model that is not there, or is not the principal's."""
         check_groups(asking.cases, asking.principal)
         asked = self._identity(asking)

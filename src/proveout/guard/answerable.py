@@ -1,15 +1,14 @@
 """Whether the retrieved passages answer a question at all: the ground for refusing before a model is called.
 
-A logistic model over four signals that survive paraphrase (shares of common words do not: people say "spectacles"
-where the handbook says "glasses"). `match` is how well a quote speaks of the words of the question that it speaks of
-least, by the vectors of words in their context: the vector of a whole text drowns the one word that is amiss.
+A logistic model over signals that survive paraphrase (shares of common words do not: people say "spectacles" where the
+handbook says "glasses"). `match` is how well a sentence speaks of the words of the question that it speaks of least, by
+the vectors of words in their context: the vector of a whole text drowns the one word that is amiss.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,45 +16,33 @@ from numpy.typing import NDArray
 from proveout.domain import Passage
 from proveout.language import content_words
 
-Match = Callable[[str, list[str]], Awaitable[NDArray[np.float32]]]
-"""(question, texts) -> [texts, words]: how well each text speaks of each content word of the question, cosines."""
-
-
-class Quoted(Protocol):
-    """What is read of a quote: its passage's place, its words, and their likeness to the question."""
-
-    @property
-    def passage(self) -> int: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def cosine(self) -> float: ...
-
-
-FEATURES = ("match", "passage", "lead", "unnamed")
+FEATURES = ("match", "words", "sentence", "passage", "lead", "gap", "unnamed")
 _SHARP = 8.0  # of the soft minimum: 0 would be the mean
-
-
-def headed(passage: Passage, text: str) -> str:
-    """A text with its document's title and its headings in front."""
-    return f"{' › '.join([passage.title, *(h for h in passage.headings if h != passage.title)])}: {text}"
+_OTHERS = 5  # sentences after the best one that it is compared with
 
 
 def features(
-    question: str, passages: Sequence[Passage], quotes: Sequence[Quoted], matches: NDArray[np.float32]
+    question: str, passages: Sequence[Passage], read: int, matches: NDArray[np.float32], chances: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """[features] in the order of FEATURES; `matches` [quotes, words] are those of the question with each quote.
+    """[features] in the order of FEATURES.
 
-    A lexical search knows no likeness of its passages: that of the quotes stands in.
+    `read` is the passage of the best sentence. `matches` [sentences, 1 + words]: how near each sentence of the passages
+    is to the question, and to each content word of it, as cosines; `chances` [sentences]: that each holds the answer,
+    given that one does. A lexical search knows no likeness of its passages: that of the sentences stands in.
     """
-    least = -np.log(np.exp(-_SHARP * matches.astype(np.float64)).mean(axis=1)) / _SHARP
-    read = passages[quotes[0].passage]
+    words = matches[:, 1:].astype(np.float64)
+    least = -np.log(np.exp(-_SHARP * words).mean(axis=1)) / _SHARP
+    best = np.sort(chances)[::-1]
+    held = " ".join([passages[read].title, *passages[read].headings, passages[read].text])
     return np.array(
         [
             float(least.max()),
-            max(p.cosine for p in passages) or max(q.cosine for q in quotes),
+            float(words.mean(axis=1).max()),
+            float(matches[:, 0].max()),
+            max(p.cosine for p in passages) or float(matches[:, 0].max()),
             passages[0].score - passages[-1].score,
-            float(bool(_names(question) - set(content_words(headed(read, read.text))))),
+            float(np.log(best[0] / max(best[min(_OTHERS, len(best) - 1)], 1e-6))),
+            float(bool(_names(question) - set(content_words(held)))),
         ]
     )
 
@@ -68,15 +55,11 @@ def _names(question: str) -> set[str]:
 
 # Logistic regression by `python -m bench.answerable`, which says how it was trained and what it reaches on sources
 # that it was not trained on (docs/measured/answerable.md).
-_WEIGHTS = np.array([3.06, 4.82, 5.33, -0.62])
-_BIAS = -4.69
-THRESHOLD = 0.30  # refuse below: where 8 % of the answerable questions are, on the mean of the four sources
+_WEIGHTS = np.array([1.19, 1.47, 2.08, 1.79, 1.45, 0.06, -0.44])
+_BIAS = -3.9
+THRESHOLD = 0.37  # refuse below: where 8 % of the answerable questions are, on the mean of the sources
 
 
-async def answerable(question: str, passages: Sequence[Passage], quotes: Sequence[Quoted], match: Match) -> float:
-    """Probability that the passages, of which `quotes` are the best words, best first, answer the question."""
-    if not quotes:
-        return 0.0
-    matches = await match(question, [headed(passages[q.passage], q.text) for q in quotes])
-    logit = float(features(question, passages, quotes, matches) @ _WEIGHTS) + _BIAS
-    return float(1 / (1 + np.exp(-logit)))
+def answerable(found: NDArray[np.float64]) -> float:
+    """Probability that passages with these features answer the question."""
+    return float(1 / (1 + np.exp(-(found @ _WEIGHTS + _BIAS))))

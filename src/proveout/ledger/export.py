@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -12,11 +12,12 @@ from typing import Any
 import msgspec
 
 from proveout.domain import Outcome, Scope
-from proveout.ledger import leaf
+from proveout.ledger import leaf, salts
 from proveout.ledger.journal import Filter
 from proveout.ledger.verify import leaf_hash
 from proveout.store.events import Kind, note
 from proveout.store.pool import Row, Store
+from proveout.store.sealing import Keyring
 
 _PAGE = 1_000
 Line = Mapping[str, Any]
@@ -25,8 +26,9 @@ Line = Mapping[str, Any]
 class Export:
     """What a filter lets through of a scope's workspace, oldest first, in pages: nothing is held as a whole."""
 
-    def __init__(self, store: Store, scope: Scope, which: Filter) -> None:
+    def __init__(self, store: Store, keyring: Keyring, scope: Scope, which: Filter) -> None:
         self._store = store
+        self._keyring = keyring
         self._scope = scope
         self._which = which
 
@@ -42,21 +44,24 @@ class Export:
 
         `leaf` is the hash that the tree has at `index`: SHA-256(0x00 ‖ entry), RFC 9162.
         """
-        async for row in self._rows("events.export", "position"):
-            yield _record(row, self._scope.workspace)
+        async for rows in self._pages("events.export", "position"):
+            async with self._store.within(self._scope) as session:
+                found = await salts.read(session, self._keyring, self._scope.workspace, rows)
+            for row, salt in zip(rows, found, strict=True):
+                yield _record(row, salt, self._scope.workspace)
 
     async def spans(self) -> AsyncIterator[Line]:
         """Ended requests as OTLP/JSON, one `ExportTraceServiceRequest` a line."""
-        async for row in self._rows("requests.export", "request"):
-            yield _traces(row)
+        async for rows in self._pages("requests.export", "request"):
+            for row in rows:
+                yield _traces(row)
 
-    async def _rows(self, query: str, place: str) -> AsyncIterator[Row]:
+    async def _pages(self, query: str, place: str) -> AsyncIterator[Sequence[Row]]:
         after = None
         while True:
             async with self._store.within(self._scope) as session:
                 rows = await session.fetch(query, **asdict(self._which), after=after, limit=_PAGE)
-            for row in rows:
-                yield row
+            yield rows
             if len(rows) < _PAGE:
                 return
             after = rows[-1][place]
@@ -65,7 +70,7 @@ class Export:
 LINES: Mapping[str, Callable[[Export], AsyncIterator[Line]]] = {"jsonl": Export.records, "otel": Export.spans}
 
 
-def _record(row: Row, workspace: str) -> Line:
+def _record(row: Row, salt: bytes | None, workspace: str) -> Line:
     entry = leaf.entry(row["kind"], workspace, row["at"], row["commitment"])
     return {
         "index": row["position"],
@@ -76,7 +81,7 @@ def _record(row: Row, workspace: str) -> Line:
         "leaf": base64.b64encode(leaf_hash(entry)).decode(),
         "entry": entry.decode(),
         "record": row["record"],
-        "salt": None if row["salt"] is None else base64.b64encode(row["salt"]).decode(),
+        "salt": None if salt is None else base64.b64encode(salt).decode(),
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from proveout.domain import Scope
-from proveout.ledger import leaf
+from proveout.ledger import leaf, salts
 from proveout.ledger.note import SigningKey, sign_checkpoint
 from proveout.ledger.tree import Tree
 from proveout.ledger.verify import ENTRIES, Checkpoint, TileId, TileReader, extent, split_note, tile_of
@@ -27,12 +27,12 @@ class LogKeys:
     """The keys that sign logs. `origin` is the name of this installation; a workspace's log is `ORIGIN/WORKSPACE`."""
 
     def __init__(self, keyring: Keyring, origin: str) -> None:
-        self._keyring = keyring
+        self.keyring = keyring
         self._origin = origin
 
     async def get(self, session: Session, workspace: str) -> SigningKey:
         """The key of a workspace's log, kept sealed under the workspace's own; made at its first use."""
-        seed = await self._keyring.key(session, workspace, "log", workspace)
+        seed = await self.keyring.key(session, workspace, "log", workspace)
         return SigningKey.of(f"{self._origin}/{workspace}", Ed25519PrivateKey.from_private_bytes(seed))
 
 
@@ -53,7 +53,8 @@ class Integrator:
             if not events:
                 return 0
             key = await self._keys.get(session, scope.workspace)
-            placed = await asyncio.to_thread(_commit, events, scope.workspace)  # hashing beside the loop
+            keys = await salts.subject_keys(session, self._keys.keyring, scope.workspace, events)
+            placed = await asyncio.to_thread(_commit, events, scope.workspace, keys)  # hashing beside the loop
             tree = await _tree(session)
             first = tree.size
             tiles = tree.append([entry for entry, _ in placed])
@@ -89,14 +90,23 @@ async def read_tiles(session: Session, wanted: list[TileId]) -> TileReader:
     return read
 
 
-def _commit(events: list[Any], workspace: str) -> list[tuple[bytes, dict[str, Any]]]:
-    """For each event its entry, and what is kept of it: the record and the salt that the entry commits to."""
+def _commit(events: list[Any], workspace: str, keys: Mapping[str, bytes]) -> list[tuple[bytes, dict[str, Any]]]:
+    """For each event its entry, and what is kept of it: the record and the salt that the entry commits to.
+
+    `keys` are those of the events' subjects.
+    """
     placed = []
     for event in events:
         record, salt = leaf.canonical(record_of(event)), leaf.new_salt()
         commitment = leaf.commitment(record, salt)
         entry = leaf.entry(event["kind"], workspace, event["at"], commitment)
-        kept = {"id": event["id"], "record": record.decode(), "salt": salt, "commitment": commitment}
+        kept = {
+            "id": event["id"],
+            "record": record.decode(),
+            "salt": salts.keep(salt, event, keys),
+            "commitment": commitment,
+            "subject": event["subject"],
+        }
         placed.append((entry, kept))
     return placed
 

@@ -10,7 +10,7 @@ import msgspec
 
 from proveout.domain import Scope
 from proveout.errors import NotFound, Unavailable
-from proveout.ledger import leaf
+from proveout.ledger import leaf, salts
 from proveout.ledger.integrate import LogKeys, read_tiles
 from proveout.ledger.receipt import encode_receipt
 from proveout.ledger.tree import hashes, inclusion_spans, tiles_for
@@ -109,7 +109,8 @@ class Log:
                     covered = (checkpoint["witnessed_size"] or 0) > event["position"]
                     if covered or late or not self._witnessed or _is_old(event["at"]):
                         note = checkpoint["witnessed_note"] if covered else checkpoint["note"]
-                        return await _proof(session, scope.workspace, event, bytes(note))
+                        salt = (await salts.read(session, self._keys.keyring, scope.workspace, [event]))[0]
+                        return await _proof(session, scope.workspace, event, salt, bytes(note))
             if late:
                 raise Unavailable("The log has not taken this request in yet: is a worker running? Try again.")
             await asyncio.sleep(_POLL_SECONDS)
@@ -126,13 +127,13 @@ async def _checkpoint(session: Session) -> Row:
     return row
 
 
-async def _proof(session: Session, workspace: str, event: Row, note: bytes) -> Proof:
+async def _proof(session: Session, workspace: str, event: Row, salt: bytes | None, note: bytes) -> Proof:
     checkpoint = Checkpoint.parse(split_note(note)[0])
     spans = inclusion_spans(event["position"], checkpoint.size)
     read = await read_tiles(session, list(tiles_for(spans, checkpoint.size)))
     proof = tuple(hashes(read, spans, checkpoint.size))
     entry = leaf.entry(event["kind"], workspace, event["at"], event["commitment"])
     receipt = encode_receipt(Receipt(event["position"], proof, note, entry))
-    if event["record"] is None:
+    if salt is None:
         return Proof(receipt, None)
-    return Proof(receipt, leaf.opening(msgspec.json.decode(event["record"]), bytes(event["salt"])))
+    return Proof(receipt, leaf.opening(msgspec.json.decode(event["record"]), salt))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -14,12 +15,13 @@ from proveout.access.keys import principal_of
 from proveout.domain import Principal, Release
 from proveout.errors import InvalidInput, NotFound
 from proveout.evals.cases import Case, digest, read_cases
-from proveout.evals.compare import Comparison, Metric, changed_most, compare
-from proveout.evals.runner import Answers, Asking, Report, Runner
+from proveout.evals.compare import Change, Comparison, Metric, changed_most, compare
+from proveout.evals.report import Missed, Report, Score
+from proveout.evals.runner import Answers, Asking, Runner, Tell
 from proveout.evals.scorers import Scorer, scorers
 from proveout.evals.scorers.confined import Confined, Custom, custom_scorers
 from proveout.evals.scorers.delivered import Delivered
-from proveout.evals.statistics import amounts_interval, scores_interval
+from proveout.evals.statistics import Interval, amounts_interval, scores_interval
 from proveout.evals.targets import Judged, Target, judge_target, parse_target
 from proveout.guard.support import SupportCheck
 from proveout.jobs.runtime import Result, Steps
@@ -38,6 +40,8 @@ _UNCOMPARED = {"ttft_ms", "per_token_ms", "total_ms"}  # taken at other times, u
 _MARGIN = 0.05  # points of a score
 _MARGIN_OF_AMOUNTS = 0.2  # parts of the baseline's mean
 _CHANGES = 20
+_MISSED = ("correct", "facts", "refusal", "restricted", "exact", "numeric", "regex", "json_schema")
+_CUT_SHORT = "The budget ended it before every question was asked: it cannot pass."
 _EVERY = 0.3  # seconds between two reports of progress
 
 
@@ -185,7 +189,7 @@ async def scored_cases(session: Session, keyring: Keyring, workspace: str, evalu
     return [msgspec.json.decode(unseal(key, row["result"], "case")) for row in rows]
 
 
-def _told(steps: Steps, what: str) -> Report:
+def _told(steps: Steps, what: str) -> Tell:
     last = 0.0
 
     async def report(done: int, total: int, spent: float) -> None:
@@ -241,6 +245,49 @@ def _summary(
             changed_most(before, {c: d.text for c, d in first.items()}, _CHANGES) if baseline else []
         ),
     }
+
+
+def report_of(release: Release, row: Row, cases: Sequence[Mapping[str, Any]]) -> Report:
+    """The report of an evaluation that is done, from what is kept of it."""
+    summary: Any = _bounded(row["summary"])
+    scores = [
+        Score(name, s["kind"], s["better"], Interval(s["mean"], s["low"], s["high"], s["cases"]))
+        for name, s in sorted(summary["scores"].items())
+    ]
+    missed = [
+        Missed(case["case"], case["question"], case["answer"] or "", names)
+        for case in cases
+        if (names := [name for name in _MISSED if case["scores"].get(name, 1) < 1])
+    ]
+    targets = [{**t, "target": parse_target(t["name"], t["text"])} for t in summary["targets"]]
+    return Report(
+        release=release.label,
+        digest=release.digest,
+        dataset=summary["data_set"],
+        made=row["created"].isoformat(timespec="seconds"),
+        cases=summary["cases"],
+        repeats=summary["repeats"],
+        scores=scores,
+        targets=[msgspec.convert(t, Judged) for t in targets],
+        baseline=summary["baseline"] or "",
+        comparison=msgspec.convert(summary["comparison"], Comparison) if summary["comparison"] else None,
+        missed=missed,
+        changes=[msgspec.convert(change, Change) for change in summary["changed"]],
+        usd=summary["spent_usd"],
+        notes=[] if summary["whole"] else [_CUT_SHORT],
+        whole=summary["whole"],
+    )
+
+
+def _bounded(value: object) -> object:
+    """JSON as it was kept, its bounds that are null infinite again."""
+    if isinstance(value, list):
+        return [_bounded(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: _bounded(item) for key, item in value.items()}
+    without_end = {"low": -math.inf, "high": math.inf}
+    return {key: without_end[key] if item is None and key in without_end else item for key, item in found.items()}
 
 
 def _effort(delivered: Sequence[Delivered]) -> dict[str, float]:

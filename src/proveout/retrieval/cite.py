@@ -1,34 +1,35 @@
-"""Which words of the passages answer a question best: the choice of a quote.
+"""Which words of the passages answer a question best: the choice of quotes.
 
-Every sentence, list item and table row of the passages is a unit; a logistic model over a few features gives the
-probability that a unit holds the answer; the best unit grows by neighbours that belong to it, up to 60 words.
+Every sentence, list item and table row of the passages is a unit. A listwise model over a few features gives each the
+probability that it holds the answer, given that one does; the best ones are quoted, neighbours together.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
-from proveout.domain import Passage
+from proveout.domain import Excerpts, Passage
 from proveout.language import Sentence, content_words, numbers, sentences, words
 
 Embed = Callable[[list[str]], Awaitable[NDArray[np.float32]]]
+Match = Callable[[str, list[Excerpts]], Awaitable[NDArray[np.float32]]]
+"""(question, texts) -> [excerpts, 1 + words]: how near each is to the question and to each of its content words."""
 
-MAX_WORDS = 60
+MAX_WORDS = 60  # of one quote
+READ = 12  # passages in which quotes are looked for: the encoder reads all of them while somebody waits
 
 
 @dataclass(frozen=True, slots=True)
 class Quote:
     """Words of one passage: `text` is `passage.text[start:end]`, with a list's lead-in line before if it needs one.
 
-    `score` is the probability in [0, 1] that they hold the answer, given that the passages do; `cosine` is the
-    likeness of the question to the words.
+    `score` is the probability in [0, 1] that they hold the answer, given that the passages do.
     """
 
     passage: int
@@ -36,7 +37,6 @@ class Quote:
     start: int
     end: int
     score: float
-    cosine: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,16 @@ class Unit:
     @property
     def text(self) -> str:
         return f"{self.lead.text} {self.sentence.text}" if self.lead else self.sentence.text
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """The units of the passages, in order; `matches` [units, 1 + words] as a Match gives them; `chances` [units]: the
+    probability that each holds the answer, given that one of them does."""
+
+    units: tuple[Unit, ...]
+    matches: NDArray[np.float32]
+    chances: NDArray[np.float64]
 
 
 _ITEM = re.compile(r"(?:[-*•]|\d{1,2}[.)])\s")
@@ -104,49 +114,29 @@ def _type_match(question: str, text: str) -> float:
     return -1.0 if asked else 0.0
 
 
-FEATURES = (
-    "cosine",
-    "near cosine",
-    "rank",
-    "coverage",
-    "context",
-    "neighbour",
-    "kind",
-    "new",
-    "short",
-    "asks",
-)
+FEATURES = ("cosine", "words", "least", "beside", "passage", "kind", "new", "short", "asks")
+SHARP = 8.0  # of the soft minimum over words: 0 would be the mean
 
 
 def features(
-    question: str, passages: Sequence[Passage], candidates: Sequence[Unit], cosines: NDArray[np.float32]
+    question: str, passages: Sequence[Passage], candidates: Sequence[Unit], matches: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """[units, features] in the order of FEATURES; `cosines`: of each unit, headed, with the question."""
+    """[units, features] in the order of FEATURES; `matches` as a Match gives them."""
     asked = set(content_words(question))
-    held = [set(content_words(unit.text)) for unit in candidates]
-    spread = Counter(word for found in held for word in found)
-    idf = {word: math.log(1 + len(candidates) / (0.5 + spread[word])) for word in asked}
-    total = sum(idf.values()) or 1.0
-
-    def coverage(found: set[str]) -> float:
-        return sum(idf[word] for word in asked & found) / total
-
-    around = [set(content_words(" ".join([p.title, *p.headings]))) for p in passages]
-    best = max(passage.score for passage in passages)
+    mean = matches[:, 1:].mean(axis=1)
+    least = -np.log(np.exp(-SHARP * matches[:, 1:].astype(np.float64)).mean(axis=1)) / SHARP
     rows = []
     for i, unit in enumerate(candidates):
-        beside = [j for j in (i - 1, i + 1) if 0 <= j < len(held) and candidates[j].passage == unit.passage]
-        near = set().union(*(held[j] for j in beside))
+        beside = [j for j in (i - 1, i + 1) if 0 <= j < len(candidates) and candidates[j].passage == unit.passage]
         rows.append(
             [
-                float(cosines[i]),
-                max((float(cosines[j]) for j in beside), default=float(cosines[i])),
-                passages[unit.passage].score - best,
-                coverage(held[i]),
-                coverage(held[i] | around[unit.passage] | near),
-                coverage(near),
+                float(matches[i, 0]),
+                float(mean[i]),
+                float(least[i]),
+                max((float(mean[j]) for j in beside), default=float(mean[i])),
+                passages[unit.passage].score,
                 _type_match(question, unit.text),
-                min(len(held[i] - asked), 12) / 12,
+                min(len(set(content_words(unit.text)) - asked), 12) / 12,
                 1.0 if len(words(unit.sentence.text)) < 5 else 0.0,
                 1.0 if unit.sentence.text.endswith("?") else 0.0,
             ]
@@ -155,78 +145,88 @@ def features(
 
 
 # -- the choice -----------------------------------------------------------------------------------
-
-# Logistic regression on SQuAD 2.0 (half of dev): 1,666 answerable questions of ten articles over the six best of 875
-# chunks, lexical features also scaled down at random, as people paraphrase. Held out, 1,165 questions of six other
-# articles: the best unit holds the answer in 0.82, one of the best two in 0.91; three quotes of 120 words in all: 0.94.
-_WEIGHTS = np.array([4.43, -1.98, 19.3, 2.53, 2.09, -2.32, 0.45, 0.24, -0.14, -0.25])
-_BIAS = -3.92
-_EMBEDDED = 14  # units whose embedding is worth its time: those best without it; 20 find no more
-_JOIN = 0.1  # a neighbour joins the quote when its odds are at least this share of the best unit's
+# Listwise softmax regression on SQuAD 2.0 (half of dev): answerable questions over the six best of 875 chunks, by
+# `python -m bench.answerable`; what it reaches is in docs/measured/answerable.md.
+_WEIGHTS = np.array([2.92, 12.78, 5.03, 1.99, 15.65, 1.0, -1.11, -1.21, -2.78])
+ENOUGH = 0.99  # probability that what is quoted holds the answer, at which more is not worth reading
+LEAST = 0.001  # such a probability of one sentence's: it is not worth reading either
 
 
-async def quotes(question: str, passages: Sequence[Passage], embed: Embed, limit: int = 3) -> list[Quote]:
-    """The best quotes, best first, none overlapping. About 14 units and the question are embedded."""
-    candidates = units(passages)
+async def weigh(question: str, passages: Sequence[Passage], match: Match) -> Weighed:
+    """The units of the best passages and how likely each of them holds the answer."""
+    candidates = units(passages[:READ])
     if not candidates:
-        return []
-    cheap = features(question, passages, candidates, np.zeros(len(candidates), np.float32)) @ _WEIGHTS
-    kept = np.sort(np.argsort(-cheap, kind="stable")[:_EMBEDDED])
-    vectors = await embed([question, *(_headed(candidates[i], passages) for i in kept)])
-    cosines = np.zeros(len(candidates), np.float32)
-    cosines[kept] = vectors[1:] @ vectors[0]
-    logits = features(question, passages, candidates, cosines) @ _WEIGHTS + _BIAS
-    found: list[Quote] = []
-    for best in sorted(kept.tolist(), key=lambda i: -logits[i]):
-        if len(found) == limit:
-            break
-        quote = _grow(best, candidates, logits, passages, float(cosines[best]))
-        if not any(q.passage == quote.passage and q.start < quote.end and quote.start < q.end for q in found):
-            found.append(quote)
-    return found
+        return Weighed((), np.zeros((0, 1), np.float32), np.zeros(0))
+    texts = []
+    for number, own in groupby(candidates, key=lambda unit: unit.passage):
+        head = _head(passages[number])
+        spans = tuple((len(head) + unit.sentence.start, len(head) + unit.sentence.end) for unit in own)
+        texts.append(Excerpts(head + passages[number].text, len(head), spans))
+    matches = await match(question, texts)
+    logits = features(question, passages, candidates, matches) @ _WEIGHTS
+    odds = np.exp(logits - logits.max())
+    return Weighed(tuple(candidates), matches, odds / odds.sum())
 
 
-def _grow(
-    best: int,
-    candidates: Sequence[Unit],
-    logits: NDArray[np.float64],
-    passages: Sequence[Passage],
-    cosine: float,
-) -> Quote:
-    """The unit with those neighbours that are worth reading with it, while there is room."""
-    unit = candidates[best]
-    room = MAX_WORDS - _size(unit.text)
-    low = high = best
-    while room > 0:
-        beside = [j for j in (low - 1, high + 1) if 0 <= j < len(candidates)]
-        beside = [j for j in beside if candidates[j].passage == unit.passage and _joins(j, best, candidates, logits)]
-        beside = [j for j in beside if _size(candidates[j].sentence.text) <= room]
-        if not beside:
+def quotes(weighed: Weighed, passages: Sequence[Passage], room: int) -> list[Quote]:
+    """The best words, in at most `room` words with a citation mark each: those most likely to hold the answer first,
+    until it is likely enough that they do; what stands together in its passage is one quote."""
+    taken: list[int] = []
+    said: set[str] = set()
+    sure = 0.0
+    for best in np.argsort(-weighed.chances, kind="stable").tolist():
+        if sure >= ENOUGH or weighed.chances[best] < LEAST:
             break
-        joined = max(beside, key=lambda j: logits[j])
-        room -= _size(candidates[joined].sentence.text)
-        low, high = min(low, joined), max(high, joined)
-    start, end = candidates[low].sentence.start, candidates[high].sentence.end
-    text = passages[unit.passage].text[start:end]
-    lead = candidates[low].lead
-    if lead is not None:
-        text = f"{lead.text}\n{text}"
+        for i in _announced(best, weighed.units):
+            text = weighed.units[i].text
+            size = min(_size(text), MAX_WORDS) + 1
+            if size <= room and text not in said:
+                taken.append(i)
+                said.add(text)
+                room -= size
+                sure += float(weighed.chances[i])
+    found = [_quote(run, weighed, passages) for run in _runs(sorted(taken), weighed.units)]
+    return sorted(found, key=lambda quote: -quote.score)
+
+
+def _announced(i: int, candidates: Sequence[Unit]) -> Iterator[int]:
+    """A unit, and the list that it leads in."""
+    yield i
+    for j in range(i + 1, len(candidates)):
+        if candidates[j].passage != candidates[i].passage or candidates[j].lead != candidates[i].sentence:
+            return
+        yield j
+
+
+def _runs(taken: Sequence[int], candidates: Sequence[Unit]) -> list[list[int]]:
+    """Neighbours together, as far as they fit into one quote."""
+    runs: list[list[int]] = []
+    for i in taken:
+        run = runs[-1] if runs else []
+        beside = bool(run) and run[-1] == i - 1 and candidates[i].passage == candidates[i - 1].passage
+        size = sum(_size(candidates[j].sentence.text) for j in (*run, i))
+        if beside and size + _size(candidates[run[0]].text) - _size(candidates[run[0]].sentence.text) <= MAX_WORDS:
+            run.append(i)
+        else:
+            runs.append([i])
+    return runs
+
+
+def _quote(run: Sequence[int], weighed: Weighed, passages: Sequence[Passage]) -> Quote:
+    first, last = weighed.units[run[0]], weighed.units[run[-1]]
+    start, end = first.sentence.start, last.sentence.end
+    text = passages[first.passage].text[start:end]
+    if first.lead is not None:
+        text = f"{first.lead.text}\n{text}"
     if _size(text) > MAX_WORDS:
         text = " ".join(text.split()[:MAX_WORDS])
-        end = start + len(text) if lead is None else end
-    return Quote(unit.passage, text, start, end, float(1 / (1 + np.exp(-logits[best]))), cosine)
+        end = start + len(text) if first.lead is None else end
+    return Quote(first.passage, text, start, end, float(weighed.chances[list(run)].sum()))
 
 
-def _headed(unit: Unit, passages: Sequence[Passage]) -> str:
-    """A unit with its title and headings in front: alone it often does not say what it is about."""
-    passage = passages[unit.passage]
-    return f"{' › '.join([passage.title, *(h for h in passage.headings if h != passage.title)])}: {unit.text}"
-
-
-def _joins(j: int, best: int, candidates: Sequence[Unit], logits: NDArray[np.float64]) -> bool:
-    """A list goes with the line that announces it; else the neighbour must be likely enough itself."""
-    lead = candidates[j].lead
-    return lead == candidates[best].sentence or bool(logits[j] - logits[best] >= math.log(_JOIN))
+def _head(passage: Passage) -> str:
+    """What stands in front of a passage: a sentence alone often does not say what it is about."""
+    return f"{' › '.join([passage.title, *(h for h in passage.headings if h != passage.title)])}: "
 
 
 def _size(text: str) -> int:

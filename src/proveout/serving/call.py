@@ -29,10 +29,9 @@ from proveout.domain import (
     Verdict,
 )
 from proveout.engine.catalogue import Catalogue
-from proveout.guard.answerable import Match
 from proveout.ledger.journal import Completion, Journal
 from proveout.ledger.payloads import Payloads
-from proveout.retrieval.cite import Embed, Quote
+from proveout.retrieval.cite import Embed, Match, Quote
 from proveout.retrieval.search import Searcher
 from proveout.serving.assignments import Assignments
 

@@ -16,11 +16,11 @@ from proveout.language import SentenceStream
 from proveout.retrieval.cite import MAX_WORDS
 from proveout.serving.call import Answer, Call, Piece, Rooms
 from proveout.serving.generate import generate
+from proveout.serving.retrieve import ANSWER_WORDS
 
 REFUSAL = "I could not find an answer to this in the sources that I may use."
 NO_SUPPORT = "no source supports this sentence"
 _NOTHING = Finish("stop", Usage())
-_ANSWER_WORDS = 120  # quotes are added up to this length
 _ENDED = re.compile(r"[.!?:][\"'”’)\]]*\s*$")
 
 
@@ -136,8 +136,8 @@ def _is_news(sentence: str, released: str, call: Call) -> bool:
 
 def _quotes(call: Call, released: str, citations: Citations) -> Iterator[str]:
     """What the best quotes say that the answer does not yet say, sentence by sentence, while there is room."""
-    for quote in call.quotes[:1] if released else call.quotes:
-        if covered(quote.text, released) or len(f"{released} {quote.text}".split()) > _ANSWER_WORDS:
+    for quote in call.quotes:
+        if covered(quote.text, released) or len(f"{released} {quote.text}".split()) >= ANSWER_WORDS:
             continue
         citation = citations.cite(quote.passage, quote.text)
         text = f"{quote.text} [{citation.number}]"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from proveout.domain import Passage
-from proveout.guard.answerable import THRESHOLD, answerable
-from proveout.retrieval.cite import quotes
+from proveout.guard.answerable import THRESHOLD, answerable, features
+from proveout.retrieval.cite import quotes, weigh
 from proveout.serving.call import Call, Rooms
+
+ANSWER_WORDS = 120  # an answer is filled with quotes up to this length
 
 
 async def retrieve(call: Call, rooms: Rooms) -> Call:
@@ -15,17 +17,14 @@ async def retrieve(call: Call, rooms: Rooms) -> Call:
     if call.release is None or not call.has_knowledge:
         return call
     found: list[Passage] = []
-    snapshots: dict[str, str] = {}
-    epoch = rooms.directory().version
     for use in call.release.manifest.knowledge:
-        pinned = await rooms.searcher.pinned(call.principal.scope, use)
-        snapshots[use.name] = pinned.snapshot
-        found += await rooms.searcher.search(call.principal.scope, pinned, call.asked.question)
+        found += await rooms.searcher.search(call.principal.scope, use, call.asked.question)
     found.sort(key=lambda passage: -passage.score)
-    call.progress.retrieved_ms = call.progress.elapsed_ms
-    call = replace(call, passages=tuple(found), snapshots=snapshots, epoch=epoch)
-    found_quotes = tuple(await quotes(call.asked.question, call.passages, rooms.embed))
-    if not found_quotes:
-        return replace(call, answerable=False)
-    chance = await answerable(call.asked.question, call.passages, found_quotes, rooms.match)
-    return replace(call, quotes=found_quotes, answerable=chance >= THRESHOLD, chance=chance)
+    passages = tuple(found)
+    weighed = await weigh(call.asked.question, passages, rooms.match)
+    if not weighed.units:
+        return replace(call, passages=passages, answerable=False)
+    read = weighed.units[int(weighed.chances.argmax())].passage
+    signs = features(call.asked.question, passages, read, weighed.matches, weighed.chances)
+    best = tuple(quotes(weighed, passages, ANSWER_WORDS))
+    return replace(call, passages=passages, quotes=best, answerable=answerable(signs) >= THRESHOLD)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import pwd
 import re
@@ -29,6 +30,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from proveout.errors import StartRefused
+
+log = logging.getLogger(__name__)
 
 MAJOR = 18  # of the Postgres that serves
 _SETTINGS = {
@@ -139,6 +142,7 @@ class EmbeddedPostgres:
                 f"{self.folder} was made by Postgres {major}; to become one of {MAJOR} it needs "
                 f"{(size + _CLUSTER_BYTES + _RESERVE_BYTES) >> 20} MB more on its disk for a while: free some."
             )
+        log.warning("%s was made by Postgres %d: pg_upgrade brings it to %d", self.folder, major, MAJOR)
         with self._served([str(older / "postgres") if word == str(binary("postgres")) else word for word in self.argv]):
             pass  # what a killed server left is recovered, by its own version
         fresh = self.folder.with_name("postgres.new")

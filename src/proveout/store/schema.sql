@@ -3,6 +3,7 @@
 -- proveout.workspace, proveout.readers (text[]) and proveout.unrestricted, set by store/pool.py.
 
 create extension if not exists vector;
+select '[1]'::vector; -- loads it: who is no superuser may set its parameters only then
 create schema proveout;
 set search_path to proveout, public;
 
@@ -410,7 +411,8 @@ create table feedback (
 create index feedback_by_subject on feedback (workspace, subject);
 
 -- The log: what happened. An event waits, then the integrator gives it a position in its workspace's log, and with it
--- the record (canonical JSON) and the salt that the log's entry commits to. Erasure takes both away; the entry stays.
+-- the record (canonical JSON) and the salt that the log's entry commits to; a subject's salt is sealed under the
+-- subject's key. Erasure takes both away; the entry stays.
 create table events (
     id bigint generated always as identity primary key,
     workspace text not null,

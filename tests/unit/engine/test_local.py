@@ -40,6 +40,8 @@ def test_without_a_word_there_are_the_built_in_ones(tmp_path: Path) -> None:
         (weights.EMBEDDER, "embed", "fast", 1),
     ]
     assert found[weights.GENERATOR].cache == 320 << 20
+    exact = models(tmp_path, f"models: {{{weights.GENERATOR}: {{mode: deterministic}}}}")
+    assert exact[weights.GENERATOR].cache == 640 << 20  # a token's keys and values take more of it
 
 
 def test_another_generator_takes_the_place_of_the_built_in_one_unless_both_are_named(tmp_path: Path) -> None:

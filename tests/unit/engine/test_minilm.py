@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proveout.domain import Excerpts
 from proveout.engine import minilm, weights
 from proveout.engine.minilm import BATCH_TEXTS, BATCH_TOKENS, Encoder, batches
 from proveout.errors import StartRefused
@@ -61,12 +62,37 @@ def test_safetensors_are_read_by_their_header(tmp_path: Path) -> None:
     assert tensors["w"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
+def whole(text: str) -> Excerpts:
+    return Excerpts(text, 0, ((0, len(text)),))
+
+
 def test_matches_are_of_content_words_and_know_synonyms(encoder: Encoder) -> None:
-    found = encoder.matches("How long is annual leave?", ["Holiday is 25 days a year.", "Annual leave is long.", ""])
-    assert found.shape == (3, 3)  # long, annual, leave
-    assert found[1].min() > found[0].mean() > 0.4 and not found[2].any()
-    assert found[0][2] > encoder.matches("leave?", ["The tide was low."])[0, 0]
-    assert encoder.matches("Why?", ["Because."]).shape == (1, 1)  # all of it, where no word has content
+    texts = [whole("Holiday is 25 days a year."), whole("Annual leave is long."), whole("")]
+    found = encoder.matches("How long is annual leave?", texts)
+    assert found.shape == (3, 4)  # the question, long, annual, leave
+    assert found[1, 1:].min() > found[0, 1:].mean() > 0.4 and not found[2].any()
+    assert found[0, 3] > encoder.matches("leave?", [whole("The tide was low.")])[0, 1]
+    assert found[1, 0] > found[0, 0] > 0.3
+    assert encoder.matches("Why?", [whole("Because.")]).shape == (1, 2)  # all of it, where no word has content
+
+
+def test_an_excerpt_is_read_in_its_text_and_with_its_head(encoder: Encoder) -> None:
+    text = "Holiday: Leeds gets 25 days. Rotterdam gets 27. The canteen opens at noon."
+    spans = tuple(
+        (text.index(s), text.index(s) + len(s)) for s in ("Leeds gets 25 days.", "The canteen opens at noon.")
+    )
+    headed = encoder.matches("How many holidays in Leeds?", [Excerpts(text, len("Holiday: "), spans)])
+    alone = encoder.matches("How many holidays in Leeds?", [Excerpts(text, 0, spans)])
+    assert headed[0, 0] == alone[0, 0] > headed[1, 0]  # the head is no part of the excerpt itself
+    assert headed[0, 1:].min() > 0.6 and headed[1, 1] > alone[1, 1]  # holidays
+    assert headed[1, 2] < 0.5 < headed[0, 2]  # Leeds
+    assert np.array_equal(headed, encoder.matches("How many holidays in Leeds?", [Excerpts(text, 9, spans)]))
+
+
+def test_an_excerpt_beyond_what_is_read_is_like_nothing(encoder: Encoder) -> None:
+    text = "word " * 400 + "Leeds"
+    found = encoder.matches("Leeds?", [Excerpts(text, 0, ((0, 4), (len(text) - 5, len(text))))])
+    assert found[0, 0] > 0 and not found[1].any()
 
 
 @given(st.lists(st.integers(2, 256)))
@@ -86,5 +112,5 @@ def test_inference_leaves_the_memory_of_others_alone(encoder: Encoder) -> None:
         texts = [" ".join(draw.choice(words, draw.integers(3, 40))) for _ in range(draw.integers(1, 22))]
         others = [np.arange(length) for length in (20, 20, 20, 1, 2, 3, 5, 8, 13, 27, 60, 100, 200)]
         encoder.encode(texts)
-        encoder.matches(texts[0], texts[:3])
+        encoder.matches(texts[0], [whole(text) for text in texts[:3]])
         assert all((other == np.arange(len(other))).all() for other in others)

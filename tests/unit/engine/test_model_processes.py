@@ -20,7 +20,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from proveout import settings
-from proveout.domain import Event, Finish, Message, Parameters, Prompt, Text, ToolCallPiece
+from proveout.domain import Event, Excerpts, Finish, Message, Parameters, Prompt, Text, ToolCallPiece
 from proveout.engine import weights
 from proveout.engine.minilm import Encoder
 from proveout.engine.remote import Remote
@@ -241,15 +241,16 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(engine: Engine) -> None
 
 
 def test_matches_are_the_encoders_and_few(engine: Engine) -> None:
-    question, texts = "How long is annual leave?", ["Holiday is 25 days a year.", "Annual leave is long."]
+    question, said = "How long is annual leave?", "Holiday is 25 days a year. It is long."
+    texts = [Excerpts(said, 0, ((0, 26), (27, 38))), Excerpts("Annual leave is long.", 0, ((0, 21),))]
 
     async def scenario() -> None:
         async with local(engine) as remote:
             found = await remote.match(question, texts)
-            with pytest.raises(InvalidInput, match="Send 1 to 8 texts"):
-                await remote.match(question, texts * 5)
+            with pytest.raises(InvalidInput, match="Send 1 to 16 texts"):
+                await remote.match(question, texts * 9)
         expected = Encoder(weights.embedder().folder).matches(question, texts)
-        assert found.shape == expected.shape == (2, 3)
+        assert found.shape == expected.shape == (3, 4)
         assert np.abs(found - expected).max() < 0.02
 
     asyncio.run(scenario())

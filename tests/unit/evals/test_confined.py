@@ -10,6 +10,7 @@ import pytest
 from proveout.domain import Outcome
 from proveout.errors import InvalidInput
 from proveout.evals.cases import Case
+from proveout.evals.scorers import scorers
 from proveout.evals.scorers.confined import Confined, Custom, ScorerFailed, custom_scorers
 from proveout.evals.scorers.delivered import Delivered
 from proveout.evals.scorers.words import Regex
@@ -17,6 +18,8 @@ from proveout.evals.scorers.words import Regex
 FILE = "evals/scorers.py"
 CODE = '''"""Ours."""
 import os, statistics, sys
+import collections, csv, datetime, decimal, difflib, fractions, hashlib, heapq, itertools, json, math, random, re
+import string, textwrap, typing, unicodedata
 
 
 def polite(case, delivered) -> bool:
@@ -87,6 +90,44 @@ def foreign(case, delivered):
     import ctypes
 
 
+def forks(case, delivered):
+    import _posixsubprocess
+
+
+def begins_anew(case, delivered):
+    import _xxsubinterpreters
+
+
+def persuades(case, delivered):
+    import __main__, builtins
+    __main__._EVENTS = __main__._COMPILED = "open"
+    os.path.normpath = lambda path: os.__file__
+    builtins.PermissionError = ValueError
+    return len(open("/etc/hostname").read())
+
+
+class Path_(str):
+    def startswith(self, *a):
+        return True
+
+
+def pretends(case, delivered):
+    return len(open(Path_("/etc/hostname")).read())
+
+
+def climbs(case, delivered):
+    return len(open(os.path.dirname(os.__file__) + "/../../../../../../../etc/hostname").read())
+
+
+def catches(case, delivered):
+    try:
+        open("/etc/hostname")
+    except PermissionError as error:
+        frame = error.__traceback__.tb_next.tb_frame
+        frame.f_locals["readable"] = ("/",)
+    return len(open("/etc/hostname").read())
+
+
 def raises_limits(case, delivered):
     import resource
     resource.setrlimit(resource.RLIMIT_CPU, (1, 1))
@@ -122,6 +163,14 @@ def test_scorers_are_found_without_running_them() -> None:
             custom_scorers(code, FILE)
 
 
+def test_an_app_brings_its_own_and_replaces_none() -> None:
+    own = scorers(custom=Confined(CODE, FILE))
+    assert own["polite"].kind == "binary" and {"correct", "brief"} <= own.keys()
+    for name in ("correct", "toxicity"):
+        with pytest.raises(InvalidInput, match=f"{name} is the name of a built-in scorer"):
+            scorers(custom=Confined(f"def {name}(case, delivered): return 1", FILE))
+
+
 def test_what_a_scorer_may_answer() -> None:
     assert run("polite") == 1.0 and run("polite", "wait") == 0.0
     assert run("brief") == 0.5
@@ -133,17 +182,23 @@ def test_what_a_scorer_may_answer() -> None:
     ("name", "message"),
     [
         ("too_much", "7, which is no number from 0 to 1"),
-        ("wrong", "scorers.py:23: KeyError"),
+        ("wrong", "scorers.py:25: KeyError"),
         ("leaves", "ended without an answer"),
         ("endless", "longer than 1 s"),
         ("greedy", "MemoryError"),
         ("reads", "no right to open"),
         ("writes", "no right to open"),
         ("removes", "no right to os.remove"),
-        ("calls", "no right to socket"),
+        ("calls", "no right to import"),
         ("starts", "no right to os.system"),
-        ("spawns", "no right to subprocess"),
+        ("spawns", "no right to import"),
         ("foreign", "no right to import"),
+        ("forks", "no right to import"),
+        ("begins_anew", "no right to import"),
+        ("persuades", "no right to open"),
+        ("pretends", "no right to open"),
+        ("climbs", "no right to open"),
+        ("catches", "no right to open"),
         ("raises_limits", "no right to resource"),
         ("imports", "ModuleNotFoundError"),
     ],

@@ -23,11 +23,12 @@ def one(form: Form, record: object) -> Case:
 
 
 def test_langfuse() -> None:
-    case = one("langfuse", {"id": "item-1", "datasetId": "d", "input": {"question": "How long?"},
-                            "expectedOutput": {"answer": "25 days"}, "metadata": {"tags": ["hr"]}, "status": "ACTIVE"})  # fmt: skip
+    item = {"id": "item-1", "datasetId": "d", "input": {"question": "How long?"}, "metadata": {"tags": ["hr"]}}
+    case = one("langfuse", item | {"expectedOutput": {"answer": "25 days"}, "status": "ACTIVE"})
     assert (case.id, case.question, case.reference, case.tags) == ("item-1", "How long?", "25 days", ["hr"])
-    chat = one("langfuse", {"id": "i", "input": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"},
-                                                 {"role": "user", "content": "How long?"}], "expectedOutput": "25 days"})  # fmt: skip
+    turns = [("user", "Hi"), ("assistant", "Yes?"), ("user", "How long?"), ("assistant", "25 days")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    chat = one("langfuse", {"id": "i", "input": messages, "expectedOutput": "25 days"})
     assert chat.asked == "How long?" and len(chat.conversation) == 3
     assert not case.counts and case.origin == "import"
 

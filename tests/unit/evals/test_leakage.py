@@ -32,4 +32,4 @@ def test_shared_openings_are_no_leak() -> None:
 
 def test_splits_are_held_against_the_test_split() -> None:
     train = Case("t", "How many days of annual leave does a full-time employee in Leeds have now?", split="train")
-    assert leaks_between_splits([CASES[0], CASES[2], train]) == [Leak("same", "t", 12 / 13)]
+    assert leaks_between_splits([CASES[0], CASES[2], train]) == [Leak("same", "t", 1.0)]

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from proveout.access import keys
-from proveout.domain import STAGES, Evidence, Principal, Release, Right
+from proveout.domain import STAGES, Evidence, Principal, Release, Right, StageName
 from proveout.edge.console import shell
 from proveout.edge.http.requests import gateway, principal
 from proveout.edge.wiring import Gateway
@@ -91,7 +91,7 @@ async def show_release(request: Request) -> Response:
 
 async def _shown(
     here: Gateway, caller: Principal, release: Release
-) -> tuple[Mapping[str, Sequence[tuple[Criterion, str]]], Sequence[Evidence], Sequence[Row]]:
+) -> tuple[Mapping[StageName, Sequence[tuple[Criterion, str]]], Sequence[Evidence], Sequence[Row]]:
     async with here.store.within(caller.scope) as session:
         checked = {stage: await here.routes.gate.check(session, release, stage) for stage in STAGES}
         found = await evidence.of_release(session, here.log_keys, release)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from proveout.access import keys
@@ -15,17 +15,25 @@ from proveout.edge.http.datasets import read_dataset
 from proveout.edge.http.releases import find
 from proveout.edge.http.requests import gateway, principal
 from proveout.edge.wiring import EVALUATE
-from proveout.errors import InvalidInput, NotFound
+from proveout.errors import Conflict, InvalidInput, NotFound
+from proveout.evals import report
 from proveout.evals.cases import read_cases
 from proveout.evals.plan import Effort, plan
 from proveout.evals.runner import CONCURRENT, check_groups, is_random
-from proveout.releases.measure import scored_cases
+from proveout.releases.measure import report_of, scored_cases
 from proveout.serving.resolve import find_release
 from proveout.store.sealing import seal, unseal
 
 router = APIRouter(prefix="/api/v1")
 Caller = Annotated[Principal, Depends(principal)]
 NAMED = r"^[a-z0-9][a-z0-9._-]{0,62}(@[1-9][0-9]{0,8})?$"
+_FORMATS = {
+    "html": ("text/html", report.as_html),
+    "markdown": ("text/markdown", report.as_markdown),
+    "junit": ("application/xml", report.as_junit),
+    "json": ("application/json", report.as_json),
+}
+_STYLED_ALONE = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"  # the file carries its style
 _RANDOM_REPEATS = 3  # of each question, where the model samples
 
 
@@ -134,6 +142,25 @@ async def show_evaluation(request: Request, caller: Caller, evaluation: str) -> 
         cases = await scored_cases(session, here.keyring, caller.key.workspace, evaluation)
     shown = ("id", "app", "release", "baseline", "golden", "repeats", "summary", "created")
     return {**{key: row[key] for key in shown}, "cases": msgspec.to_builtins(cases)}
+
+
+@router.get("/evaluations/{evaluation}/report")
+async def show_report(
+    request: Request, caller: Caller, evaluation: str, format: Literal["html", "markdown", "junit", "json"] = "html"
+) -> Response:
+    """The report of an evaluation: one HTML file with its plots, Markdown, JUnit XML, or JSON."""
+    keys.require(caller, Right.EVALUATIONS_RUN)
+    here = gateway(request)
+    async with here.store.within(caller.scope) as session:
+        row = await session.row("evaluations.get", evaluation=evaluation)
+        if row is None:
+            raise NotFound(f"There is no evaluation {evaluation}.")
+        if row["summary"] is None:
+            raise Conflict(f"{evaluation} has not ended yet.")
+        cases = await scored_cases(session, here.keyring, caller.key.workspace, evaluation)
+    made = report_of(find(request, caller, row["app"], row["release"]), row, cases)
+    kind, write = _FORMATS[format]
+    return Response(write(made), media_type=kind, headers={"content-security-policy": _STYLED_ALONE})
 
 
 async def _questions(request: Request, caller: Principal, release: Release, body: NewEvaluation) -> str:

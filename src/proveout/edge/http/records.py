@@ -86,7 +86,7 @@ async def create_export(request: Request, caller: Caller, body: NewExport) -> An
     """
     require(caller, Right.REQUESTS_READ)
     here = gateway(request)
-    export = Export(here.store, caller.scope, await body.filter(request, caller))
+    export = Export(here.store, here.keyring, caller.scope, await body.filter(request, caller))
     await export.note(caller.key.id, body.format)
     if body.format == "tiles":
         return {"path": f"/ledger/{caller.key.workspace}", "key": await here.log.key(caller.scope)}

@@ -168,7 +168,8 @@ class Api:
     async def matches(self, request: Request) -> Response:
         body = _decode(await request.body(), MatchRequest)
         replies = _named(self._embed, body.model).call(channel.Match(body.question, body.texts))
-        return await _unless_gone(request.receive, _matched(replies, len(body.texts))) or Response()
+        count = sum(len(t.spans) for t in body.texts)
+        return await _unless_gone(request.receive, _matched(replies, count)) or Response()
 
     async def _generate(
         self, request: Request, body: ChatRequest | CompletionRequest, form: ChatFormat | CompletionFormat
@@ -262,11 +263,11 @@ async def _embedded(replies: AsyncGenerator[channel.Reply, None], body: Embeddin
     raise ProveoutError("The embedder ended without vectors.")
 
 
-async def _matched(replies: Replies, texts: int) -> Response:
+async def _matched(replies: Replies, count: int) -> Response:
     async with aclosing(replies):
         async for reply in replies:
             if isinstance(reply, channel.Vectors):
-                return _json({"matches": np.frombuffer(reply.data, "<f4").reshape(texts, -1).tolist()})
+                return _json({"matches": np.frombuffer(reply.data, "<f4").reshape(count, -1).tolist()})
     raise ProveoutError("The embedder ended without matches.")
 
 

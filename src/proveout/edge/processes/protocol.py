@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from proveout.domain import Excerpts
 from proveout.engine import channel
 from proveout.engine.schema import checked
 from proveout.errors import InvalidInput
@@ -230,7 +231,7 @@ class MatchRequest(Strict, kw_only=True):
 
     model: str
     question: str
-    texts: list[str]
+    texts: list[Excerpts]
 
 
 class ChatFormat:

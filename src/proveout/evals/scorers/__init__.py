@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from proveout.errors import InvalidInput
+from proveout.evals.scorers.confined import Confined
 from proveout.evals.scorers.delivered import Delivered, Plain, Scorer
 from proveout.evals.scorers.effort import cost, per_token_ms, tokens, total_ms, ttft_ms
 from proveout.evals.scorers.meaning import Embed, Similarity, Unsupported, Weigh
@@ -21,9 +23,17 @@ from proveout.evals.scorers.words import Regex, exact, facts, json_schema, numer
 __all__ = ["Delivered", "Scorer", "scorers"]
 
 
-def scorers(embed: Embed | None = None, support: Weigh | None = None) -> dict[str, Scorer]:
+_RESERVED = ("similarity", "toxicity", "unsupported", "judge", "consistency")  # whether they are made here or not
+
+
+def scorers(
+    embed: Embed | None = None, support: Weigh | None = None, custom: Confined | None = None
+) -> dict[str, Scorer]:
     """The scorers by name. `embed` makes texts vectors, `support` weighs the sentences of an answer against passages;
-    without one, the scorers that need it are left out."""
+    without one, the scorers that need it are left out. `custom` brings an app's own; whoever made it ends it.
+
+    Raises InvalidInput for an own scorer with the name of one of ours: it could let an app pass its own gate.
+    """
     expectations: tuple[Scorer, ...] = (
         Plain("facts", facts),
         Plain("exact", exact),
@@ -54,4 +64,9 @@ def scorers(embed: Embed | None = None, support: Weigh | None = None) -> dict[st
         made += [Similarity(embed), Toxicity(embed)]
     if support:
         made.append(Unsupported(support))
-    return {scorer.name: scorer for scorer in made}
+    found = {scorer.name: scorer for scorer in made}
+    for own in custom.scorers() if custom else []:
+        if own.name in found or own.name in _RESERVED:
+            raise InvalidInput(f"{own.child.file}: {own.name} is the name of a built-in scorer: give yours another")
+        found[own.name] = own
+    return found

@@ -64,11 +64,16 @@ class Confined:
     """
 
     def __init__(self, code: str, file: str, seconds: float = SECONDS) -> None:
+        self.file = file
+        self._code = code
         self._first = json.dumps({"code": code, "file": file}) + "\n"
-        self._file = file
         self._seconds = seconds
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
+
+    def scorers(self) -> list[Custom]:
+        """The file's scorers. Raises InvalidInput as `custom_scorers` does; starts no process."""
+        return [Custom(name, kind, self) for name, kind in custom_scorers(self._code, self.file).items()]
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,7 +93,7 @@ class Confined:
                     told = await self._exchange(line)
             except TimeoutError:
                 await self._end()
-                raise ScorerFailed(f"{self._file}: {name}: took longer than {self._seconds:g} s") from None
+                raise ScorerFailed(f"{self.file}: {name}: took longer than {self._seconds:g} s") from None
             except asyncio.CancelledError:
                 await self._end()  # its answer would be taken for that to the next call
                 raise
@@ -100,7 +105,7 @@ class Confined:
         if score is None:
             return None
         if not isinstance(score, bool | int | float) or not 0 <= score <= 1:
-            raise ScorerFailed(f"{self._file}: {name}: answered {score!r}, which is no number from 0 to 1, nor None")
+            raise ScorerFailed(f"{self.file}: {name}: answered {score!r}, which is no number from 0 to 1, nor None")
         return float(score)
 
     async def _exchange(self, line: str) -> dict[str, Any]:
@@ -122,7 +127,7 @@ class Confined:
             told = json.loads(await self._process.stdout.readline())
         except (ConnectionError, ValueError):  # ValueError: no JSON, or more of it than an answer has
             told = None
-        return told if isinstance(told, dict) else {"error": f"{self._file}: its process ended without an answer"}
+        return told if isinstance(told, dict) else {"error": f"{self.file}: its process ended without an answer"}
 
     async def _end(self) -> None:
         process, self._process = self._process, None

@@ -13,6 +13,7 @@ import os
 import resource
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -21,19 +22,22 @@ MEMORY = 512 * 2**20
 SECONDS = 600  # of processor time, for all calls together
 _NOBODY = 65534
 _EVENTS = """
-builtins.id compile cpython.PyInterpreterState_Clear cpython._PySys_ClearAuditHooks exec import marshal.loads
+builtins.id compile cpython._PySys_ClearAuditHooks cpython.PyInterpreterState_Clear exec marshal.loads
 object.__delattr__ object.__getattr__ object.__setattr__ sys._getframe sys._getframemodulename sys.excepthook
 sys.unraisablehook
 """
-_PLAIN = frozenset(_EVENTS.split())
-_READS = frozenset(["open", "os.listdir", "os.scandir"])
+# Of the modules that are not Python: those that compute. All power over files and processes comes through the others.
+_COMPILED = """
+_abc _ast _bisect _blake2 _codecs _collections _contextvars _csv _datetime _decimal _functools _hashlib _heapq _json
+_locale _md5 _opcode _operator _pickle _queue _random _sha1 _sha2 _sha256 _sha3 _sha512 _sre _stat _statistics _string
+_struct _thread _tokenize _typing _warnings _weakref _zoneinfo array atexit binascii cmath errno itertools math time
+unicodedata zlib
+"""
 
 
 def confine() -> None:
     """Gives up all rights that scoring does not need, for good."""
     library = Path(os.__file__).parent
-    inside = (f"{library}{os.sep}", f"{Path(os.__file__).resolve().parent}{os.sep}")
-    zipped = tuple(path for path in sys.path if path.endswith(".zip"))
     for limit, most in (
         (resource.RLIMIT_AS, MEMORY),
         (resource.RLIMIT_CPU, SECONDS),
@@ -47,18 +51,33 @@ def confine() -> None:
         os.setgroups([])
         os.setgid(_NOBODY)
         os.setuid(_NOBODY)
+    zipped = [path for path in sys.path if path.endswith(".zip")]
+    sys.addaudithook(_guard((f"{library}/", f"{library.resolve()}/", *zipped)))
+
+
+def _guard(readable: tuple[str, ...]) -> Callable[[str, tuple[Any, ...]], None]:
+    """The audit hook. It looks up nothing that their code could replace: all that it uses is bound here, once."""
+    plain, reads = frozenset(_EVENTS.split()), frozenset(["open", "os.listdir", "os.scandir"])
+    compiled, builtin = frozenset(_COMPILED.split()), frozenset(sys.builtin_module_names)
+    writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+    kind, text, folders, refused = type, str, (library[:-1] for library in readable), PermissionError
+    listed = frozenset(folders)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in _PLAIN and not (event == "import" and str(arguments[0]).lstrip("_") == "ctypes"):
+        if event in plain:
             return
-        if event in _READS and arguments and isinstance(arguments[0], str):
-            path = os.path.normpath(arguments[0]) + os.sep
-            reads = event != "open" or not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            if reads and path.startswith((*inside, *zipped)):
+        if event == "import":  # with a file name: a compiled module is loaded
+            name, file = arguments[0], arguments[1]
+            if kind(name) is text and (name in compiled or not (file or name in builtin)):
                 return
-        raise PermissionError(f"a scorer has no right to {event}: it computes, from its arguments alone")
+        elif event in reads and kind(arguments[0]) is text:
+            path = arguments[0]
+            inside = path in listed or (path.startswith(readable) and "/.." not in path)
+            if inside and (event != "open" or not (arguments[2] or 0) & writes):
+                return
+        raise refused(f"a scorer has no right to {event}: it computes, from its arguments alone")
 
-    sys.addaudithook(hook)
+    return hook
 
 
 def serve(lines: TextIO, out: TextIO) -> None:

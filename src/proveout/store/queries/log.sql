@@ -18,11 +18,12 @@ where e.workspace = (select scope_workspace()) and e.position is null
 order by e.id limit %(limit)s;
 
 -- name: log.place (scoped)
--- Gives events their places from `first` on, what they commit to and their salts.
-update events e set position = %(first)s::bigint + p.place - 1, record = p.record, salt = decode(p.salt, 'base64'),
-       commitment = p.commitment
-from rows from (jsonb_to_recordset(%(placed)s) as (id bigint, record text, salt text, commitment text))
-     with ordinality as p(id, record, salt, commitment, place)
+-- Gives events their places from `first` on, what they commit to and their salts, unless the subject was erased since.
+update events e set position = %(first)s::bigint + p.place - 1, commitment = p.commitment,
+       record = case when e.subject is not distinct from p.subject then p.record end,
+       salt = case when e.subject is not distinct from p.subject then decode(p.salt, 'base64') end
+from rows from (jsonb_to_recordset(%(placed)s) as (id bigint, record text, salt text, commitment text, subject text))
+     with ordinality as p(id, record, salt, commitment, subject, place)
 where e.id = p.id;
 
 -- name: log.tiles (scoped)
@@ -68,7 +69,7 @@ where checkpoints.size < excluded.size;
 
 -- name: log.of_request (scoped)
 -- Where the events of a request stand in the log, and what they commit to.
-select kind, at, position, record, salt, commitment from events
+select kind, at, position, request, subject, record, salt, commitment from events
 where workspace = (select scope_workspace()) and request = %(request)s order by id;
 
 -- name: log.workspaces (unscoped)
