@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proveout.domain import Excerpts, Passage
-from proveout.engine import weights
+from proveout.engine import minilm, weights
 from proveout.engine.minilm import Encoder
 from proveout.guard.answerable import FEATURES, features
 from proveout.retrieval import postings
@@ -323,6 +323,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="the public data sets")
     parser.add_argument("--limit", type=int, default=10_000, help="questions of one source")
     options = parser.parse_args()
+    minilm.READ = 4_096  # passages are asked about again, much later
     encoder = Encoder(weights.embedder().folder)
     rows: list[Row] = []
     for name, read in SOURCES.items():

@@ -12,10 +12,11 @@ from proveout.domain import Outcome, Parameters, Scope
 from proveout.errors import NotFound
 from proveout.ledger.integrate import Integrator, LogKeys
 from proveout.ledger.journal import Completion, Intent, Journal, new_request_id, now
-from proveout.ledger.log import Log
+from proveout.ledger.log import Filter, Log
+from proveout.ledger.tree import Tree
 from proveout.ledger.verify import Policy, Receipt, Replay, TileId, VerifierKey, check_opening, tiles_of
 from proveout.store.events import Kind, note
-from proveout.store.pool import Store
+from proveout.store.pool import Session, Store
 from proveout.store.sealing import Keyring
 
 SYSTEM = Scope.system("default", "ledger")
@@ -40,12 +41,21 @@ class World:
             async with self.store.unscoped() as session:
                 await note(session, "default", Kind.KEY_CREATED, "key_1", {"key": f"key_{number}"})
 
-    async def request(self) -> str:
+    async def erase(self, subject: str, *queries: str) -> None:
+        async with self.store.within(SYSTEM) as session:
+            where = {"workspace": "default", "kind": "subject", "owners": [subject]}
+            await session.run("sealing.destroy", **where)
+            for query in queries:
+                await session.run(query, subjects=[subject])
+
+    async def request(self, subject: str = "otto") -> str:
         request = new_request_id()
         await self.journal.write(
             Intent(request, "default", "key_1", "request", "echo", Parameters(), streamed=False, begun=now())
         )
-        await self.journal.write(Completion(request, "default", Outcome.ANSWERED, "", 3, 5, 1.5, now()))
+        await self.journal.write(
+            Completion(request, "default", Outcome.ANSWERED, "", 3, 5, 1.5, now(), subject=subject)
+        )
         return request
 
     async def verify(self) -> int:
@@ -172,6 +182,40 @@ def test_a_receipt_proves_a_request_to_whoever_has_the_key(dsn: str) -> None:
             await world.integrator.integrate(SYSTEM)
         with pytest.raises(NotFound):
             await world.log.proof(Scope("another", "auditor"), request)
+
+    run(dsn, work)
+
+
+def test_a_salt_goes_with_its_subjects_key(dsn: str) -> None:
+    async def work(world: World) -> None:
+        anna, otto = await world.request("anna"), await world.request("otto")
+        await world.integrator.integrate(SYSTEM)
+        assert (await world.log.proof(CALLER, anna)).opening is not None
+        await world.erase("anna")  # the key alone: rows that were deleted may be found in a table's file
+        assert (await world.log.proof(CALLER, anna)).opening is None
+        assert (await world.log.proof(CALLER, otto)).opening is not None
+        assert await world.verify() == 4
+
+    run(dsn, work)
+
+
+def test_who_is_erased_while_a_record_is_taken_in_stays_erased(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from proveout.ledger import integrate
+
+    async def work(world: World) -> None:
+        request, real = await world.request("anna"), integrate._tree
+
+        async def tree(session: Session) -> Tree:
+            await world.erase("anna", "events.erase")
+            return await real(session)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(integrate, "_tree", tree)
+            assert await world.integrator.integrate(SYSTEM) == 2
+        (row,) = [e for e in await world.log.events(CALLER, Filter(request=request), 9) if e["kind"].endswith("ended")]
+        assert row["position"] == 1 and row["record"] is None and row["subject"] is None
+        assert (await world.log.proof(CALLER, request)).opening is None
+        assert await world.verify() == 2
 
     run(dsn, work)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -44,27 +44,28 @@ class Export:
 
         `leaf` is the hash that the tree has at `index`: SHA-256(0x00 ‖ entry), RFC 9162.
         """
-        async for rows in self._pages("events.export", "position"):
-            async with self._store.within(self._scope) as session:
-                found = await salts.read(session, self._keyring, self._scope.workspace, rows)
-            for row, salt in zip(rows, found, strict=True):
-                yield _record(row, salt, self._scope.workspace)
-
-    async def spans(self) -> AsyncIterator[Line]:
-        """Ended requests as OTLP/JSON, one `ExportTraceServiceRequest` a line."""
-        async for rows in self._pages("requests.export", "request"):
-            for row in rows:
-                yield _traces(row)
-
-    async def _pages(self, query: str, place: str) -> AsyncIterator[Sequence[Row]]:
         after = None
         while True:
             async with self._store.within(self._scope) as session:
-                rows = await session.fetch(query, **asdict(self._which), after=after, limit=_PAGE)
-            yield rows
+                rows = await session.fetch("events.export", **asdict(self._which), after=after, limit=_PAGE)
+                found = await salts.read(session, self._keyring, self._scope.workspace, rows)
+            for row, salt in zip(rows, found, strict=True):
+                yield _record(row, salt, self._scope.workspace)
             if len(rows) < _PAGE:
                 return
-            after = rows[-1][place]
+            after = rows[-1]["position"]
+
+    async def spans(self) -> AsyncIterator[Line]:
+        """Ended requests as OTLP/JSON, one `ExportTraceServiceRequest` a line."""
+        after = None
+        while True:
+            async with self._store.within(self._scope) as session:
+                rows = await session.fetch("requests.export", **asdict(self._which), after=after, limit=_PAGE)
+            for row in rows:
+                yield _traces(row)
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1]["request"]
 
 
 LINES: Mapping[str, Callable[[Export], AsyncIterator[Line]]] = {"jsonl": Export.records, "otel": Export.spans}

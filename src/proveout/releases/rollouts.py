@@ -156,7 +156,7 @@ class Rollouts:
         if decision.action == "promote":
             machine.progress.closed = await self._promote(session, _SYSTEM, row, decision, demand=False)
             machine.state = "running" if machine.progress.closed else machine.state
-        await _save(session, row, machine, row["position"])
+        await _save(session, row, machine, position)
         if decision.action == "step":
             await self.routes.set_weight(session, _SYSTEM, row, machine.weight)
         if decision.action in ("step", "freeze"):

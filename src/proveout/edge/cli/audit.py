@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -147,14 +148,14 @@ def export(
             "any client of C2SP's tlog-tiles reads it."
         ),
     ] = Form.TILES,
-    app: requests.OfApp = None,
-    release: requests.OfRelease = None,
-    subject: requests.OfSubject = None,
-    outcome: requests.OfOutcome = None,
-    guard: requests.OfGuard = None,
-    since: requests.Since = None,
-    until: requests.Until = None,
-    json: output.AsJson = False,
+    app: Annotated[str | None, requests.OF_APP] = None,
+    release: Annotated[int | None, requests.OF_RELEASE] = None,
+    subject: Annotated[str | None, requests.OF_SUBJECT] = None,
+    outcome: Annotated[str | None, requests.OF_OUTCOME] = None,
+    guard: Annotated[str | None, requests.OF_GUARD] = None,
+    since: Annotated[datetime | None, requests.SINCE] = None,
+    until: Annotated[datetime | None, requests.UNTIL] = None,
+    json: Annotated[bool, output.JSON] = False,
 ) -> None:
     """Write out what happened. That it was exported is on record too."""
     which = requests.given(

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from proveout.edge.cli import client
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+JSON = typer.Option("--json", help="Print one JSON document.")
+AsJson = Annotated[bool, JSON]
 
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False)

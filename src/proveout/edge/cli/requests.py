@@ -17,13 +17,13 @@ from proveout.edge.cli.client import connect
 app = typer.Typer(no_args_is_help=True)
 
 _TIME = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
-OfApp = Annotated[str | None, typer.Option("--app", help="Of this app.")]
-OfRelease = Annotated[int | None, typer.Option("--release", help="Answered by the release with this number.")]
-OfSubject = Annotated[str | None, typer.Option("--subject", help="Of a user as clients named it, or a key's id.")]
-OfOutcome = Annotated[str | None, typer.Option("--outcome", help="answered, refused, failed, …, or open.")]
-OfGuard = Annotated[str | None, typer.Option("--guard", help="With a verdict of this guard.")]
-Since = Annotated[datetime | None, typer.Option("--since", formats=_TIME, help="From then on; UTC without a zone.")]
-Until = Annotated[datetime | None, typer.Option("--until", formats=_TIME, help="Before then; UTC without a zone.")]
+OF_APP = typer.Option("--app", help="Of this app.")
+OF_RELEASE = typer.Option("--release", help="Answered by the release with this number.")
+OF_SUBJECT = typer.Option("--subject", help="Of a user as clients named it, or a key's id.")
+OF_OUTCOME = typer.Option("--outcome", help="answered, refused, failed, …, or open.")
+OF_GUARD = typer.Option("--guard", help="With a verdict of this guard.")
+SINCE = typer.Option("--since", formats=_TIME, help="From then on; UTC without a zone.")
+UNTIL = typer.Option("--until", formats=_TIME, help="Before then; UTC without a zone.")
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -37,15 +37,15 @@ def given(**options: Any) -> dict[str, Any]:
 
 @app.command(name="list")
 def list_requests(
-    app: OfApp = None,
-    release: OfRelease = None,
-    subject: OfSubject = None,
-    outcome: OfOutcome = None,
-    guard: OfGuard = None,
-    since: Since = None,
-    until: Until = None,
+    app: Annotated[str | None, OF_APP] = None,
+    release: Annotated[int | None, OF_RELEASE] = None,
+    subject: Annotated[str | None, OF_SUBJECT] = None,
+    outcome: Annotated[str | None, OF_OUTCOME] = None,
+    guard: Annotated[str | None, OF_GUARD] = None,
+    since: Annotated[datetime | None, SINCE] = None,
+    until: Annotated[datetime | None, UNTIL] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 50,
-    json: output.AsJson = False,
+    json: Annotated[bool, output.JSON] = False,
 ) -> None:
     """List requests, newest first."""
     which = given(
