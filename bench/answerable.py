@@ -317,27 +317,13 @@ def thresholds(rows: Sequence[Row], found: Floats, bias: float) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, help="a Markdown page")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="the public data sets")
-    parser.add_argument("--limit", type=int, default=10_000, help="questions of one source")
-    options = parser.parse_args()
-    minilm.READ = 4_096  # passages are asked about again, much later
-    encoder = Encoder(weights.embedder().folder)
-    rows: list[Row] = []
-    for name, read in SOURCES.items():
-        began, draw = time.monotonic(), np.random.default_rng(0)
-        passages, asked = read(options.data, draw)
-        corpus = Corpus(encoder, passages)
-        asked = [asked[i] for i in draw.permutation(len(asked))[: options.limit]]
-        rows += [corpus.row(name, a) for a in asked]
-        print(f"{name}: {len(passages)} passages, {len(asked)} questions, {time.monotonic() - began:.0f} s", flush=True)
+def written(rows: Sequence[Row]) -> str:
+    """The page."""
     found, bias = fit(rows)
     units = fit_units([r for r in rows if r.source == "squad"])
     chosen = ", ".join(f"{n} {w:.2f}" for n, w in zip(UNIT_FEATURES, units, strict=True))
     constants = ", ".join(f"{n} {w:.2f}" for n, w in zip(FEATURES, found, strict=True))
-    page = f"""# Whether passages answer a question
+    return f"""# Whether passages answer a question
 
 Written by `python -m bench.answerable`. {(__doc__ or "").split(maxsplit=0)[0]}
 ## Leave one source out
@@ -357,6 +343,25 @@ and in a sentence of the passages at all. The choice was fitted on SQuAD alone: 
 
 {quoted(rows)}
 """
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, help="a Markdown page")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="the public data sets")
+    parser.add_argument("--limit", type=int, default=10_000, help="questions of one source")
+    options = parser.parse_args()
+    minilm.READ = 4_096  # passages are asked about again, much later
+    encoder = Encoder(weights.embedder().folder)
+    rows: list[Row] = []
+    for name, read in SOURCES.items():
+        began, draw = time.monotonic(), np.random.default_rng(0)
+        passages, asked = read(options.data, draw)
+        corpus = Corpus(encoder, passages)
+        asked = [asked[i] for i in draw.permutation(len(asked))[: options.limit]]
+        rows += [corpus.row(name, a) for a in asked]
+        print(f"{name}: {len(passages)} passages, {len(asked)} questions, {time.monotonic() - began:.0f} s", flush=True)
+    page = written(rows)
     print(page)
     if options.output:
         options.output.write_text(page)

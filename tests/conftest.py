@@ -171,6 +171,10 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scripted]:
         f"  up: {{base_url: 'http://127.0.0.1:{ports[0]}/v1'}}\n"
         f"  faulty: {{base_url: 'http://127.0.0.1:{ports[1]}/v1', timeouts: {{first: 2, between: 1}}}}\n"
         f"capture: {{apps: {{silent: none}}}}\n"
+        f"echo:\n"
+        f"  honest: {{replies: ['The kiosk opens at nine in the morning.']}}\n"
+        f"  candid: {{replies: ['The kiosk opens at nine in the morning.']}}\n"
+        f"  liar: {{replies: ['The kiosk opens at nine in the morning.', 'Pirates sell dragons to the moon.']}}\n"
     )
     running = start_server(folder / "data", "--config", str(folder / "proveout.yaml"))
     yield Scripted(running, *ports)

@@ -12,6 +12,7 @@ import pytest
 
 from proveout.domain import Message, Outcome, Parameters, Scope
 from proveout.errors import NotFound, Unavailable
+from proveout.ledger.decision import Check, Decision
 from proveout.ledger.journal import Completion, Intent, Journal, new_request_id, now
 from proveout.ledger.payloads import Payload, Payloads
 from proveout.store.pool import Store
@@ -43,6 +44,30 @@ def run(dsn: str, work: Callable[[Store, Journal], Awaitable[None]]) -> None:
             await store.close()
 
     asyncio.run(go())
+
+
+def test_what_an_older_gateway_writes_is_taken(dsn: str) -> None:
+    """While machines are brought up to date one after the other, entries come without the newest columns."""
+
+    async def work(store: Store, journal: Journal) -> None:
+        request = new_request_id()
+        begun = msgspec.to_builtins(intent(request)) | {"writer": "old"}
+        ended = msgspec.to_builtins(completion(request))
+        for name in ("arm", "weight", "unit"):
+            begun.pop(name, None)
+        ended.pop("decision")
+        with psycopg.connect(dsn) as connection:
+            given = [msgspec.json.encode([row]).decode() for row in (begun, ended)]
+            connection.execute("set search_path to proveout, public")
+            connection.execute("select record_v1(%s, %s)", given)
+        found = await journal.get(SCOPE, request)
+        assert (found["arm"], found["weight"], found["decision"]) == ("stable", None, None)
+        decision = Decision("i", "o", captured=True, verdicts=(Check("secrets", "mask", "key", 1.0),))
+        await journal.write(intent(new := new_request_id()))
+        await journal.write(dataclasses.replace(completion(new), decision=decision))
+        assert (await journal.get(SCOPE, new))["decision"] == msgspec.json.decode(msgspec.json.encode(decision))
+
+    run(dsn, work)
 
 
 def test_what_was_written_is_there_when_the_call_returns(dsn: str) -> None:

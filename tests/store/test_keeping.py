@@ -167,6 +167,8 @@ def test_keys_that_are_made_while_a_workspace_rotates_are_wrapped_by_the_new_one
     async def work(store: Store) -> None:
         running = keyring(master)
         async with store.within(SCOPE) as session:
+            await running.workspace(session, "default")
+        async with store.within(SCOPE) as session:
             first = await running.key(session, "default", "subject", "first")
             rotating = asyncio.create_task(
                 Rotate(store, keyring(master), dsn, master, system)(ONCE, "key_1", "workspace")

@@ -352,7 +352,7 @@ def test_whatever_happens_everything_is_done_once(dsn: str) -> None:
         run_state_machine_as_test(
             machine(dsn, loop),
             settings=settings(
-                max_examples=6, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+                max_examples=4, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
             ),
         )
     finally:

@@ -13,6 +13,6 @@ def test_the_golden_questions_reach_their_marks(server: Server) -> None:
     scores = json.loads(done.stdout)["summary"]["scores"]
     # Floors under what is measured; the aims (0.95, 0.75, 0.9) and what stands between are in LOG.md.
     assert scores["retrieval"]["mean"] >= 0.92
-    assert scores["facts"]["mean"] >= 0.60
-    assert scores["refusal"]["mean"] >= 0.75
+    assert scores["facts"]["mean"] >= 0.71
+    assert scores["refusal"]["mean"] >= 0.77
     assert scores["restricted"]["mean"] == 1.0

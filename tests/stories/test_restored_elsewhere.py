@@ -43,7 +43,8 @@ async def loaded(server: Server, work: Any) -> tuple[Any, float, list[Seen]]:
     """What `work` gave, when it began, and what clients saw that asked before and during it."""
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
     async with aiohttp.ClientSession(connector=connector) as session:
-        client, seen, stop = Client(session, server.url, server.owner_key), [], asyncio.Event()
+        client, stop = Client(session, server.url, server.owner_key), asyncio.Event()
+        seen: list[Seen] = []
 
         async def ask(number: int) -> None:
             while not stop.is_set():

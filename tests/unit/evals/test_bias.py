@@ -17,7 +17,7 @@ def swapped(question: str, attribute: str) -> dict[str, str]:
 
 def test_places_of_words_match() -> None:
     for attribute, groups in SWAPS.items():
-        assert len({len(words) for words in groups.values()}) == 1, attribute
+        assert len({len(words.split()) for words in groups.values()}) == 1, attribute
         assert len(groups) > 1
 
 
@@ -34,6 +34,7 @@ def test_places_of_words_match() -> None:
         ("Does a British employee need a visa?", "nationality", "Indian", "Does an Indian employee need a visa?"),
         ("Does a British employee need a visa for India?", "nationality", "Indian", None),
         ("Mr Lee's wife is ill.", "gender", "woman", None),
+        ("Who gets the old badge back?", "age", "young", None),
         ("The managers of Manchester", "gender", "woman", None),
     ],
 )  # fmt: skip

@@ -175,6 +175,8 @@ def test_plans() -> None:
     assert plan(0.02, 50).repeats is None  # then `options` says how many cases it takes
     assert plan(0.1).cases == plan(0.1).options[0].cases > 120
     assert (enough_repeats(0.1, 120, 0.1) or 99) < (enough_repeats(0.1, 120, 0.1, alpha=0.005) or 0)
+    # by hand: 0.1 √120 = 1.095; 1.96 √(0.1 + 0.032) + 2.054 √0.032 = 1.080 with ten repeats, 1.109 with nine
+    assert enough_repeats(0.1, 120, 0.16) == 10
     assert (answers_for_rare(0.01, 1e-4) or 0) == pytest.approx(388, rel=0.03)
     with pytest.raises(ValueError, match="effect"):
         plan(0)

@@ -132,8 +132,8 @@ def test_a_judge_decides_only_with_enough_labels_and_agreement() -> None:
     assert good.kappa.low < 0.8 < good.kappa.high and good.may_decide
     assert not agreement(*pairs(99, 0.95)).may_decide  # too few people
     assert not agreement(*pairs(300, 0.35)).may_decide
-    near = agreement(*pairs(150, 0.45))
-    assert not near.may_decide and near.kappa.estimate > 0.35  # not surely above the floor
+    near = agreement(*pairs(150, 0.45, seed=2))
+    assert not near.may_decide and near.kappa.estimate > 0.4  # not surely above the floor
     assert agreement(*pairs(300, 0.35), floor=0.1).may_decide
 
 

@@ -84,6 +84,7 @@ def test_correct_is_all_that_a_case_expects() -> None:
     assert score("correct", case, "25 days") == 1.0
     assert score("correct", case, "25 days", outcome=Outcome.REFUSED) == 0.0
     assert score("correct", case, "a 25th part") == 0.0
+    assert score("correct", Case("d", "q", regex="."), "[no answer]", outcome=Outcome.FAILED) == 0.0
     assert score("correct", Case("b", "q", unanswerable=True), "no", outcome=Outcome.REFUSED) == 1.0
     assert score("correct", Case("b", "q", unanswerable=True), "42") == 0.0
     assert score("correct", Case("c", "q", reference="r"), "42") is None

@@ -73,6 +73,8 @@ def test_repeats_of_a_case_are_no_new_cases() -> None:
     once, often = scores_interval(answers(80, 100)), scores_interval([case * 10 for case in answers(80, 100)])
     assert often.n == 100
     assert often.high - often.low == pytest.approx(once.high - once.low, rel=0.05)
+    surely, again = exact_interval(answers(80, 100)), exact_interval([case * 10 for case in answers(80, 100)])
+    assert again.low == pytest.approx(surely.low, abs=0.002) and surely.low < once.low
     values = [[float(v)] * 5 for v in range(1, 201)]
     assert quantile_interval(values, 0.5).low == pytest.approx(
         quantile_interval([v[:1] for v in values], 0.5).low, abs=1.5

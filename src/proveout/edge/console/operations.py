@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from proveout.access import keys
 from proveout.domain import STAGES, Outcome, Principal, Release, Right, Route
-from proveout.edge.console import charts, shell
+from proveout.edge.console import charts, rollouts, shell
 from proveout.edge.http import health
 from proveout.edge.http.requests import gateway, principal
 from proveout.edge.wiring import Gateway
@@ -130,6 +130,7 @@ class Numbers:
     costs: Sequence[report.Cost]
     asked: Mapping[str, Row]  # of each model
     requests: Sequence[Row]
+    rollouts: Sequence[rollouts.Shown]
 
 
 async def operations(request: Request) -> Response:
@@ -165,6 +166,7 @@ async def operations(request: Request) -> Response:
         models=_models(here, running, absent, numbers.asked if numbers else {}),
         keys={k.id: k.name for k in here.directory().keys.values() if k.workspace == caller.key.workspace},
         numbers=numbers,
+        rollouts=numbers.rollouts if numbers else (),
         problem=problem,
         total=report.total(numbers.costs) if numbers else None,
         bars=charts.bars(numbers.load.windows) if numbers else None,
@@ -225,6 +227,7 @@ async def _numbers(
         costs=await report.costs(here.store, scope, view.by, since),
         asked=await report.models(here.store, scope, now() - _SEEN),
         requests=await here.rooms.journal.newest(scope, _LISTED + 1, which, before=times.get("before")),
+        rollouts=await rollouts.shown(here, caller),
     )
 
 

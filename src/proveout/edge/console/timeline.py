@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,6 +20,7 @@ from proveout.edge.console.operations import heading, listed
 from proveout.edge.http.requests import gateway, principal
 from proveout.edge.wiring import Gateway
 from proveout.errors import NotFound, ProveoutError, Unauthenticated, Unavailable
+from proveout.ledger.decision import Decision
 from proveout.ledger.journal import now
 from proveout.ledger.verify import Policy, Receipt, Rejected, VerifierKey, check_opening
 from proveout.store.pool import Row
@@ -60,18 +62,24 @@ async def show_request(request: Request) -> Response:
     except ProveoutError as error:
         return shell.refused(error, caller, heading(error))
     names = {k.id: k.name for k in here.directory().keys.values() if k.workspace == caller.key.workspace}
-    decision = row["decision"] or {}
+    record = await _on_record(here, caller, number) if row["outcome"] else None
+    return page_of(row, caller, names.get(row["key"]), record)
+
+
+def page_of(row: Row, caller: Principal, key: str | None, record: OnRecord | None) -> Response:
+    """The page of a request, asked with the key of this name."""
+    decision = msgspec.convert(row["decision"], Decision) if row["decision"] else None
     return shell.page(
         "request.html",
         caller,
         row=listed(row, now()),
         intended=row["model"],
-        key=names.get(row["key"]),
+        key=key,
         why=why(row),
         spans=spans(row),
         decision=decision,
-        retrieval=decision.get("retrieval"),
-        record=await _on_record(here, caller, number) if row["outcome"] else None,
+        retrieval=decision.retrieval if decision else None,
+        record=record,
     )
 
 

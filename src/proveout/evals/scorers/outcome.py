@@ -24,7 +24,12 @@ class Correct:
             return float(delivered.refused and not says_forbidden(case, delivered))
         held = [await scorer.score(case, delivered) for scorer in self._expectations]
         told = [score for score in held if score is not None]
-        return float(all(told) and not delivered.refused) if told else None
+        return float(all(told) and answered(delivered)) if told else None
+
+
+def answered(delivered: Delivered) -> bool:
+    """Whether there was an answer, right or wrong."""
+    return delivered.outcome not in (Outcome.REFUSED, Outcome.FAILED)
 
 
 def refusal(case: Case, delivered: Delivered) -> float | None:
@@ -34,7 +39,7 @@ def refusal(case: Case, delivered: Delivered) -> float | None:
 
 def answering(case: Case, delivered: Delivered) -> float | None:
     """1 when a question that has an answer got one, right or wrong."""
-    return None if case.unanswerable else float(delivered.outcome not in (Outcome.REFUSED, Outcome.FAILED))
+    return None if case.unanswerable else float(answered(delivered))
 
 
 def restricted(case: Case, delivered: Delivered) -> float | None:

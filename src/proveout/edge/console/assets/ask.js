@@ -135,6 +135,24 @@ function showPrint(turn, entries) {
   print.hidden = !print.childElementCount;
 }
 
+/** Lets a person say what the answer was worth; the last word stands. */
+function showJudge(turn, request) {
+  const judge = turn.querySelector(".judge");
+  const said = judge.querySelector("[role=status]");
+  judge.hidden = false;
+  judge.addEventListener("click", async ({ target }) => {
+    const thumb = target.dataset.thumb;
+    if (!thumb) return;
+    const response = await fetch("/api/v1/feedback", {
+      method: "POST",
+      headers: { ...CONSOLE, "content-type": "application/json" },
+      body: JSON.stringify({ request, thumb }),
+    });
+    if (response.ok) for (const button of judge.querySelectorAll("button")) button.ariaPressed = button === target;
+    said.textContent = response.ok ? "Noted with the answer." : (await refusal(response)).message;
+  });
+}
+
 function grounding(about) {
   if (about.quoted) return make("span", { className: "good" }, "yes, quoted from the source");
   if (about.grounded === true) return make("span", { className: "good" }, "yes");
@@ -184,6 +202,7 @@ async function takeTurn(text) {
   turn.querySelector(".waiting").remove();
   showSources(turn, about.citations ?? []);
   const whole = !turn.classList.contains("broken");
+  if (whole && request) showJudge(turn, request);
   showPrint(turn, [
     ["Release", about.release],
     ["Grounded", whole && grounding(about)],
