@@ -60,7 +60,7 @@ bench: $(VENV)/.ready-dev build/peers/.ready build/peers-models/.ready
 	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq wrk >/dev/null; }
 	$(BIN)/python -m bench.gateway --peers build/peers --output docs/measured/gateway.md
 	$(BIN)/python -m bench.engine --peers build/peers-models --output docs/measured/engine.md
-	{ printf '# The log at a million entries\n\n```\n'; $(BIN)/python -m bench.ledger; printf '```\n'; } > docs/measured/ledger.md
+	$(BIN)/python -m bench.ledger --output docs/measured/ledger.md
 	$(BIN)/python -m bench.retrieval --output docs/measured/retrieval.md
 	$(BIN)/python -m bench.grounding --output docs/measured/grounding.md
 

@@ -339,7 +339,7 @@ Answerable ones refused / others refused:
 ## What quotes say
 
 Share of the answerable questions whose answer, or all whose facts, stand in the quotes, at most so many words of them;
-and in a sentence of the passages at all. The choice was fitted on SQuAD alone: {chosen}.
+and in a sentence of the passages at all. The choice was fitted on these questions of SQuAD alone: {chosen}.
 
 {quoted(rows)}
 """

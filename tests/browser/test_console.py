@@ -266,9 +266,7 @@ def test_an_operator_sees_what_runs_what_it_costs_and_the_last_requests(
 
     page.locator(f"#{refused}").press("Enter")
     expect(page.get_by_role("heading", level=1)).to_contain_text(refused)
-    expect(page.get_by_role("region", name="Route")).to_contain_text(
-        re.compile(r"helpdesk@\d+, serving poc\s*sha256:")
-    )
+    expect(page.get_by_role("region", name="Route")).to_contain_text(re.compile(r"helpdesk@\d+, serving poc\s*sha256:"))
     expect(page.get_by_role("region", name="Completion")).to_contain_text(re.compile(r"Outcome\s*refused"))
     expect(page.locator("main")).not_to_contain_text("football")
     look(page, axe, "request")

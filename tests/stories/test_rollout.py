@@ -106,6 +106,10 @@ def test_a_worse_release_is_rolled_back(scripted: Scripted, app_folder: Callable
     shown = server.cli("rollout", "status", "kiosk")
     assert shown.returncode == 0 and "rolled_back" in shown.stdout and "unsupported: " in shown.stdout
     assert server.cli("audit", "verify").returncode == 0
+    headers = {"Authorization": f"Bearer {server.owner_key}", "Accept": "text/html"}
+    with urllib.request.urlopen(urllib.request.Request(f"{server.url}/operations", headers=headers)) as answer:
+        page = answer.read().decode()
+    assert 'id="rollouts"' in page and "kiosk@2" in page and "rolled back" in page and last["reason"][:40] in page
 
 
 def test_a_sound_release_is_promoted(scripted: Scripted, app_folder: Callable[..., Path]) -> None:

@@ -127,7 +127,10 @@ def decide(machine: Machine, batch: Sequence[Reading], units: Units, now: float)
     back when it must be.
     """
     observe(machine, batch, units)
-    decision = outlook(machine, now)
+    combined = log_e(machine)
+    if batch:
+        _remember(machine.progress, combined)
+    decision = _decided(machine, now, combined)
     if decision.action == "step":
         machine.step += 1
         machine.progress.stepped = now
@@ -144,8 +147,11 @@ def decide(machine: Machine, batch: Sequence[Reading], units: Units, now: float)
 
 def outlook(machine: Machine, now: float) -> Decision:
     """What is to be decided of a rollout as it stands. Changes nothing."""
+    return _decided(machine, now, log_e(machine))
+
+
+def _decided(machine: Machine, now: float, combined: float) -> Decision:
     plan, progress = machine.plan, machine.progress
-    combined = log_e(machine)
     # Where the split itself is off by more, it explains what looks like harm.
     if crosses(combined, plan.alpha) and combined > progress.split.log_e:
         heavy = {name: math.log(weight) for name, weight in machine.weights.items() if weight}
@@ -248,7 +254,11 @@ def observe(machine: Machine, batch: Sequence[Reading], units: Units) -> None:
         progress.criteria[name] = progress.criteria.get(name, Betting("no_harm", margin)).update(values)
     progress.score = progress.score.update(shown.get("score", ()))
     progress.split = progress.split.update(exposed)
-    progress.history.append(round(log_e(machine) / math.log(10), 3))
+
+
+def _remember(progress: Progress, combined: float) -> None:
+    """Keeps the course of the evidence, more coarsely the longer it is."""
+    progress.history.append(round(combined / math.log(10), 3))
     if len(progress.history) > _KEPT:
         progress.history = progress.history[::2]
 

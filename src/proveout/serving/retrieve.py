@@ -17,14 +17,21 @@ async def retrieve(call: Call, rooms: Rooms) -> Call:
     if call.release is None or not call.has_knowledge:
         return call
     found: list[Passage] = []
+    snapshots: dict[str, str] = {}
+    epoch = rooms.directory().version
     for use in call.release.manifest.knowledge:
-        found += await rooms.searcher.search(call.principal.scope, use, call.asked.question)
+        pinned = await rooms.searcher.pinned(call.principal.scope, use)
+        snapshots[use.name] = pinned.snapshot
+        found += await rooms.searcher.search(call.principal.scope, pinned, call.asked.question)
     found.sort(key=lambda passage: -passage.score)
     passages = tuple(found)
+    call.progress.retrieved_ms = call.progress.elapsed_ms
+    call = replace(call, passages=passages, snapshots=snapshots, epoch=epoch)  # what the record tells of it
     weighed = await weigh(call.asked.question, passages, rooms.match)
     if not weighed.units:
-        return replace(call, passages=passages, answerable=False)
+        return replace(call, answerable=False)
     read = weighed.units[int(weighed.chances.argmax())].passage
     signs = features(call.asked.question, passages, read, weighed.matches, weighed.chances)
     best = tuple(quotes(weighed, passages, ANSWER_WORDS))
-    return replace(call, passages=passages, quotes=best, answerable=answerable(signs) >= THRESHOLD)
+    chance = answerable(signs)
+    return replace(call, quotes=best, answerable=chance >= THRESHOLD, chance=chance)
