@@ -122,15 +122,17 @@ def main() -> None:
         lines.append(line(MODEL, agreement(said, [label(r) for r in some])))
         ratings = asyncio.run(rate(Judge(embedded(server, 0.8), repeats=4), some[:8]))
     read_ones = [r for r in ratings if len(r.scores) > 1]
-    variance = sum(r.variance for r in read_ones) / max(len(read_ones), 1)
+    unread = f"{sum(r.unread for r in ratings)} of {4 * len(ratings)} could not be read"
+    variance = f"the variance of one rating is {sum(r.variance for r in read_ones) / max(len(read_ones), 1):.3f} of 1"
+    if len(read_ones) < 5:
+        variance = "too few were read twice to tell the variance of one"
     page = "\n".join(
         [
             f"# Judges\n\nWritten by `python -m bench.judge`. {__doc__}",
             *lines,
             "",
             f"{MODEL} takes {seconds:.1f} s a comparison, {CONCURRENT} at a time. Rating {len(ratings)} single answers "
-            f"4 times each at temperature 0.8, the variance of one rating is {variance:.3f} on a scale from 0 to 1 "
-            f"({sum(r.unread for r in ratings)} of {4 * len(ratings)} not read).",
+            f"4 times each at temperature 0.8: {variance} ({unread}).",
         ]
     )
     print(page)

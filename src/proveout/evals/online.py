@@ -41,7 +41,8 @@ class Reading(msgspec.Struct, frozen=True):
 def read(row: Mapping[str, Any]) -> Reading:
     """A row of `readings.since`."""
     candidate = row["arm"] == "candidate"
-    weight = row["weight"] if candidate else 1 - row["weight"]
+    # Rounded: 1 − 0.9 is not 0.1, and a weight that seems to change with the arm is no weight that was set before.
+    weight = round(row["weight"] if candidate else 1 - row["weight"], 9)
     about = {"candidate": candidate, "weight": weight, "at": row["at"].timestamp(), "unit": row["unit"]}
     if row["kind"] == Kind.REQUEST_BEGUN:
         return Reading(**about, exposed=True)

@@ -36,6 +36,7 @@ _SAMPLE = 100  # answers of the stable release from which the thresholds are fro
 _JUDGED = 20  # scores of the stable release from which on scores hold a promotion
 _ANSWERS = ("first_text", "total", "unsupported")
 _MISSED = 20  # answers in a row without a metric: it has stopped
+_LARGEST = 1e15  # beyond, JSON's numbers are no longer exact
 _KEPT = 240  # points of the e-value's history
 _FRESH_SECONDS = (10.0, 900.0)  # what is older than a step, within these, is no longer news
 
@@ -403,8 +404,8 @@ def _compared(progress: Progress, name: str) -> str:
 
 
 def finite(log: float) -> float:
-    """An e-value as a number of four figures that JSON can hold."""
-    return float(f"{math.exp(log):.4g}")
+    """An e-value as a number of four figures that canonical JSON (RFC 8785) can hold."""
+    return float(f"{min(math.exp(log), _LARGEST):.4g}")
 
 
 def _shown(log: float) -> str:

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+import rfc8785
+
+from proveout.errors import InvalidInput
 from proveout.store.pool import Session, as_json
 
 
@@ -42,5 +46,13 @@ class Kind(StrEnum):
 
 
 async def note(session: Session, workspace: str, kind: Kind, by: str, facts: Mapping[str, Any]) -> None:
-    """Notes an event, by a key's id or `system`, in the session's transaction; the log takes it in within a second."""
-    await session.run("events.note", workspace=workspace, kind=kind.value, facts=as_json({"by": by, **facts}))
+    """Notes an event, by a key's id or `system`, in the session's transaction; the log takes it in within a second.
+
+    Raises InvalidInput for facts that the log's canonical JSON cannot hold: there they would hold up all that follow.
+    """
+    told = msgspec.to_builtins({"by": by, **facts})
+    try:
+        rfc8785.dumps(told)
+    except rfc8785.CanonicalizationError as error:
+        raise InvalidInput(f"This cannot be recorded: {error}.") from None
+    await session.run("events.note", workspace=workspace, kind=kind.value, facts=as_json(told))

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
+import rfc8785
 
 from proveout.evals.online import Reading
 from proveout.releases.plan import Plan
@@ -225,3 +226,11 @@ def test_the_weights_of_the_guardrails_are_the_plans() -> None:
 def test_simulations_repeat() -> None:
     assert runs(2, broken(errors=0.1), 2000) == runs(2, broken(errors=0.1), 2000)
     assert Random("0/0").random() == next(seeds(1)).random()
+
+
+def test_overwhelming_evidence_can_still_be_recorded() -> None:
+    """Canonical JSON holds no larger numbers exactly, and an event that it cannot hold would stop the log."""
+    made = machine(steps=[0.5])
+    failed = [call(True, bad={**NOTHING, "errors": 1.0}) for _ in range(3000)]
+    decision = told(made, [*failed, *(call(False) for _ in range(3000))])
+    assert decision.action == "roll_back" and rfc8785.dumps(dict(decision.facts))

@@ -15,7 +15,7 @@ from proveout.evals import feedback
 router = APIRouter(prefix="/api/v1")
 Caller = Annotated[Principal, Depends(principal)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
-Number = Annotated[float, Field(allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e12, le=1e12)]
 
 
 class Feedback(BaseModel):

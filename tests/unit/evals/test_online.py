@@ -1,0 +1,80 @@
+"""What the record of a request says of the release that answered it."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from proveout.evals.online import is_negative, read, thresholds
+from proveout.store.events import Kind
+
+GOOD = {
+    "kind": Kind.REQUEST_ENDED,
+    "at": datetime(2026, 1, 31, tzinfo=UTC),
+    "facts": {},
+    "arm": "stable",
+    "weight": 0.9,
+    "unit": None,
+    "outcome": "answered",
+    "grounded": True,
+    "quoted": False,
+    "completion_tokens": 12,
+    "cost_usd": None,
+    "first_sentence_ms": 80.0,
+    "total_ms": 100.0,
+    "verdicts": [],
+}
+
+
+def bad(**given: Any) -> set[str]:
+    return {name for name, value in read({**GOOD, **given}).bad.items() if value == 1}
+
+
+@pytest.mark.parametrize("weight", [0.01, 0.05, 0.1, 0.25, 1 / 3, 0.5, 0.7])
+def test_both_arms_tell_the_same_weight_of_the_candidate(weight: float) -> None:
+    stable = read({**GOOD, "weight": 1 - weight})
+    candidate = read({**GOOD, "arm": "candidate", "weight": weight})
+    assert stable.weight == candidate.weight and (stable.candidate, candidate.candidate) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "events"),
+    [
+        ({}, set()),
+        ({"outcome": "failed"}, {"errors"}),
+        ({"outcome": "truncated"}, {"errors"}),
+        ({"outcome": "refused"}, {"refused"}),
+        ({"outcome": "cancelled"}, {"left"}),
+        ({"grounded": False}, {"unsupported"}),
+        ({"quoted": True}, {"unsupported"}),
+        ({"verdicts": [{"guard": "groundedness", "action": "block"}]}, {"unsupported"}),
+        ({"verdicts": [{"guard": "secrets", "action": "block"}]}, {"guarded"}),
+        ({"verdicts": [{"guard": "secrets", "action": "allow"}]}, set()),
+    ],
+)
+def test_bad_events(given: dict[str, Any], events: set[str]) -> None:
+    assert bad(**given) == events
+
+
+def test_what_was_not_measured_is_nan_and_what_does_not_apply_is_absent() -> None:
+    reading = read({**GOOD, "grounded": None})
+    assert math.isnan(reading.bad["unsupported"]) and math.isnan(reading.amounts["cost"])
+    failed = read({**GOOD, "outcome": "failed"})
+    assert "unsupported" not in failed.bad and not failed.amounts and failed.call
+    begun = read({**GOOD, "kind": Kind.REQUEST_BEGUN, "outcome": None})
+    assert begun.exposed and not begun.call and not begun.bad
+
+
+def test_feedback_is_negative_by_thumb_or_by_what_came_of_it() -> None:
+    assert is_negative(0, {}) and is_negative(None, {"solved": 0}) and is_negative(None, {"escalated": 1})
+    assert not (is_negative(0.4, {}) or is_negative(1, {"minutes": 9}) or is_negative(None, {"solved": 1}))
+    given = {**GOOD, "kind": Kind.FEEDBACK_GIVEN, "facts": {"negative": True, "score": 0.25}}
+    reading = read(given)
+    assert (reading.bad, reading.score, reading.call, reading.exposed) == ({"feedback": 1.0}, 0.25, False, False)
+
+
+def test_thresholds_are_quantiles_of_the_nearest_rank() -> None:
+    assert thresholds("total", [float(n) for n in range(1, 101)]) == {"total_p50": 50, "total_p95": 95, "total_p99": 99}
