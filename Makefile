@@ -63,6 +63,7 @@ bench: $(VENV)/.ready-dev build/peers/.ready build/peers-models/.ready
 	$(BIN)/python -m bench.ledger --output docs/measured/ledger.md
 	$(BIN)/python -m bench.retrieval --output docs/measured/retrieval.md
 	$(BIN)/python -m bench.grounding --output docs/measured/grounding.md
+	$(BIN)/python -m bench.statistics --output docs/measured/statistics.md
 
 # Debian's Chromium drives the browser tests, libnss-wrapper those of the container; without them they say so and are
 # left out.

@@ -289,6 +289,14 @@ def machine(dsn: str, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStateMac
             else:
                 assert before is not None and before["state"] not in ENDS
 
+        @rule(number=numbers)
+        def promote(self, number: int) -> None:
+            before = self.latest()
+            self.do(self.shop.routes.promote(OPERATOR, self.shop.releases[number], "poc"))
+            assert self.do(self.shop.route())["stable"] == number
+            if before is not None and before["state"] not in ENDS:
+                assert self.latest()["state"] == ("promoted" if number == before["release"] else "aborted")
+
         @rule(to=st.sampled_from([None, 1, 2, 3]))
         def roll_back(self, to: int | None) -> None:
             before = self.latest()

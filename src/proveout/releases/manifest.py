@@ -80,7 +80,9 @@ class Sampling(_Part):
         le=1,
         description="Samples from the likeliest tokens that hold this probability. Default: the model's own.",
     )
-    seed: int | None = Field(default=None, description="Makes sampling repeatable where the model can.")
+    seed: int | None = Field(
+        default=None, ge=1 - 2**53, le=2**53 - 1, description="Makes sampling repeatable where the model can."
+    )
     stop: list[str] = Field(default_factory=list, max_length=8, description="Texts that end the answer.")
 
 

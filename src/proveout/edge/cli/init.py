@@ -39,8 +39,8 @@ Answer the question from the text. Quote the exact words.
 # Parking
 
 ## Permits
-Employees park in the yard behind the workshop. A permit costs 12 euros a month and is valid from the first of the month.
-Permits are given out at the front desk between 8:00 and 10:00. A lost permit is replaced for 5 euros.
+Employees park in the yard behind the workshop. A permit costs 12 euros a month and is valid from the first of the
+month. Permits are given out at the front desk between 8:00 and 10:00. A lost permit is replaced for 5 euros.
 
 ## Visitors
 Visitors use the four places beside the gate, for at most three hours. Their number plate is noted at the front desk.
@@ -55,15 +55,15 @@ car that is full must leave its charging point within one hour.
     "evals/golden.jsonl": """\
 {{"id": "permit", "question": "What does a parking permit cost?", "facts": ["12 euros"], "documents": ["parking.md"]}}
 {{"id": "where", "question": "Where do employees park?", "facts": ["behind the workshop"], "documents": ["parking.md"]}}
-{{"id": "lost", "question": "What does a new permit cost when I lost mine?", "facts": ["5 euros"], "documents": ["parking.md"]}}
+{{"id": "lost", "question": "What does a lost permit cost?", "facts": ["5 euros"], "documents": ["parking.md"]}}
 {{"id": "desk", "question": "When are permits given out?", "facts": ["8:00"], "documents": ["parking.md"]}}
 {{"id": "visitors", "question": "How long may visitors park?", "facts": ["three hours"], "documents": ["parking.md"]}}
-{{"id": "places", "question": "How many places are there for visitors?", "facts": ["four"], "documents": ["parking.md"]}}
+{{"id": "places", "question": "How many places do visitors have?", "facts": ["four"], "documents": ["parking.md"]}}
 {{"id": "bicycle", "question": "Where can I leave my bicycle?", "facts": ["shed"], "documents": ["parking.md"]}}
 {{"id": "locked", "question": "When is the bicycle shed locked?", "facts": ["20:00"], "documents": ["parking.md"]}}
 {{"id": "points", "question": "How many charging points are there?", "facts": ["six"], "documents": ["parking.md"]}}
 {{"id": "price", "question": "What does a kilowatt hour cost?", "facts": ["30 cents"], "documents": ["parking.md"]}}
-{{"id": "full", "question": "When must a full car leave its charging point?", "facts": ["one hour"], "documents": ["parking.md"]}}
+{{"id": "full", "question": "When must a full car leave?", "facts": ["one hour"], "documents": ["parking.md"]}}
 {{"id": "boat", "question": "Where can I moor my boat?", "unanswerable": true}}
 {{"id": "lunch", "question": "What is for lunch on Friday?", "unanswerable": true}}
 """,

@@ -12,6 +12,7 @@ from proveout.errors import InvalidInput
 from proveout.serving.call import Answer, Call
 
 MAX_MESSAGES = 1_000
+_EXACT = 2**53 - 1  # larger integers are no JSON numbers that everybody reads alike: the log could not hold them
 DONE = b"data: [DONE]\n\n"
 
 _ROLES: Mapping[str, Role] = {
@@ -119,6 +120,7 @@ def sampling(body: Sampled, max_tokens: int | None) -> dict[str, Any]:
     within("temperature", body.temperature, 0, 2)
     within("top_p", body.top_p, 0, 1)
     within("max_tokens", max_tokens, 1, 1_000_000)
+    within("seed", body.seed, -_EXACT, _EXACT)
     return {
         "temperature": body.temperature,
         "max_tokens": max_tokens,
