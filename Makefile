@@ -64,6 +64,7 @@ bench: $(VENV)/.ready-dev build/peers/.ready build/peers-models/.ready
 	$(BIN)/python -m bench.retrieval --output docs/measured/retrieval.md
 	$(BIN)/python -m bench.grounding --output docs/measured/grounding.md
 	$(BIN)/python -m bench.statistics --output docs/measured/statistics.md
+	$(BIN)/python -m bench.rollouts --output docs/measured/rollouts.md
 
 # Debian's Chromium drives the browser tests, libnss-wrapper those of the container; without them they say so and are
 # left out.

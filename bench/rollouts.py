@@ -83,7 +83,6 @@ def ends_of(runs: int, by: Plan, candidate: Behaviour, traffic: Traffic, request
 def sound(runs: int) -> Iterator[str]:
     """A/A: the candidate behaves as the stable release does."""
     steps = plan(steps=["10%", "50%"], minimum={"calls": 100})
-    began = time.perf_counter()
     ends = ends_of(runs, steps, SOUND, Traffic(), 15_000, 50)
     wrong = sum(end.state == "rolled_back" for end in ends)
     promoted = [end.requests for end in ends if end.state == "promoted"]
@@ -91,8 +90,6 @@ def sound(runs: int) -> Iterator[str]:
     yield f"{told(ends)}."
     yield f"Rolled back wrongly: {wrong} (aim: at most {4 * runs // 1000} of {runs:,})."
     yield f"Requests until promotion, median: {statistics.median(promoted):,.0f}." if promoted else ""
-    yield ""
-    yield f"({time.perf_counter() - began:.0f} s.)"
 
 
 def conditions(runs: int) -> Iterator[str]:

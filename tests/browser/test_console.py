@@ -152,6 +152,11 @@ def test_a_person_asks_and_reads_the_source(
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     expect(marker).to_be_focused()
+
+    page.get_by_role("button", name="Not helpful").click()
+    expect(page.locator(".judge")).to_contain_text("Noted with the answer.")
+    expect(page.get_by_role("button", name="Not helpful")).to_have_attribute("aria-pressed", "true")
+    look(page, axe, "judged")
     assert errors == []
     page.context.close()
 

@@ -107,6 +107,21 @@ def test_events_become_a_log_that_verifies(dsn: str) -> None:
     run(dsn, work)
 
 
+def test_a_number_that_canonical_json_cannot_hold_does_not_stop_the_log(dsn: str) -> None:
+    async def story(world: World) -> None:
+        request = new_request_id()
+        seeded = Parameters(seed=10**17)  # the door refuses it; an event may come by another way
+        await world.journal.write(
+            Intent(request, "default", "key_1", "request", "echo", seeded, streamed=False, begun=now())
+        )
+        await world.integrator.integrate(SYSTEM)
+        assert await world.verify() == 1
+        events = await world.log.events(CALLER, Filter(request=request), 10)
+        assert json.loads(events[0]["record"])["parameters"]["seed"] == "100000000000000000"
+
+    run(dsn, story)
+
+
 def test_two_integrators_at_once_make_one_tree(dsn: str) -> None:
     async def work(world: World) -> None:
         async def write() -> None:

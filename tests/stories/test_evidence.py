@@ -116,7 +116,7 @@ def test_a_release_comes_to_production_with_its_evidence(
 def test_a_worse_release_is_caught_compared_and_kept_out(
     server: Server, app_folder: Callable[..., Path], keys: dict[str, str]
 ) -> None:
-    folder = app_folder({**APP, "app.yaml": APP["app.yaml"].replace("app: numbers", "app: halves")}, "halves")
+    folder = app_folder({**APP, "app.yaml": APP["app.yaml"].replace("app: numbers", "app: numbers-halved")}, "halves")
     sound = create(server, folder)
     (folder / "answer.md").write_text(BROKEN)
     broken = create(server, folder)
@@ -131,33 +131,34 @@ def test_a_worse_release_is_caught_compared_and_kept_out(
     assert set(endings) == {".html", ".md", ".xml", ".json"}
     assert "odd" in endings[".html"] and "<testsuite" in endings[".xml"]
 
-    status, refused = call(server, "POST", "/apps/halves/promotions", {"release": 2, "stage": "beta"})
+    status, refused = call(server, "POST", "/apps/numbers-halved/promotions", {"release": 2, "stage": "beta"})
     assert status == 409 and "says fail" in refused["missing"][0]["missing"]
     glass = {"release": 2, "stage": "beta", "break_glass": "odd numbers are not needed until Monday"}
-    assert call(server, "POST", "/apps/halves/promotions", glass, keys["operator"])[0] == 404
-    assert call(server, "POST", "/apps/halves/promotions", {**glass, "break_glass": "now"})[0] == 400
-    assert call(server, "POST", "/apps/halves/promotions", glass)[0] == 200
+    assert call(server, "POST", "/apps/numbers-halved/promotions", glass, keys["operator"])[0] == 404
+    assert call(server, "POST", "/apps/numbers-halved/promotions", {**glass, "break_glass": "now"})[0] == 400
+    assert call(server, "POST", "/apps/numbers-halved/promotions", glass)[0] == 200
     broke = call(server, "GET", "/log/events?kind=releases:gate:broken")[1]["events"]
     assert broke[0]["kind"] == "releases:gate:broken"
 
 
 def test_questions_of_ones_own_are_no_evidence(server: Server, app_folder: Callable[..., Path], tmp_path: Path) -> None:
-    folder = app_folder({**APP, "app.yaml": APP["app.yaml"].replace("app: numbers", "app: easy")}, "easy")
+    folder = app_folder({**APP, "app.yaml": APP["app.yaml"].replace("app: numbers", "app: numbers-easy")}, "easy")
     release = create(server, folder)
     mine = tmp_path / "mine.jsonl"
     mine.write_text(APP["golden.jsonl"])
     assert server.cli("eval", "run", release, "--dataset", str(mine)).returncode == 0
-    assert call(server, "GET", "/apps/easy/releases/1/evidence")[1]["evidence"] == []
+    assert call(server, "GET", "/apps/numbers-easy/releases/1/evidence")[1]["evidence"] == []
     mine.write_text('{"id": "a", "question": "a", "facts": ["a"]}\n{"id": "a"}\n')
     refused = server.cli("eval", "run", release, "--dataset", str(mine))
     assert refused.returncode == 2 and "dataset:2" in refused.stderr
     few = "\n".join(APP["golden.jsonl"].splitlines()[:5])
     mine.write_text(few)
     assert server.cli("eval", "run", release, "--dataset", str(mine)).returncode == 3  # 5 of 5 prove no 0.8
-    put = [json.loads(server.cli("eval", "datasets", "easy", "--put", str(mine), "--json").stdout) for _ in range(2)]
-    assert put[0] == put[1] and (put[0]["name"], put[0]["version"], put[0]["cases"]) == ("mine", 1, 5)
+    keep = ("eval", "datasets", "numbers-easy", "--put", str(mine), "--json")
+    put, again = (json.loads(server.cli(*keep).stdout) for _ in range(2))
+    assert put == again and (put["name"], put["version"], put["cases"]) == ("mine", 1, 5)
     mine.write_text(few + '\n{"id": "m", "question": "m", "facts": ["m"], "origin": "traffic"}\n')
-    put = json.loads(server.cli("eval", "datasets", "easy", "--put", str(mine), "--json").stdout)
+    put = json.loads(server.cli(*keep).stdout)
     assert (put["version"], put["cases"], put["counted"]) == (2, 6, 5)  # nobody has reviewed the one from traffic
     named = json.loads(server.cli("eval", "run", release, "--dataset", "mine@1", "--json").stdout)
     assert named["summary"]["cases"] == 5 and named["summary"]["asked"] == 0

@@ -147,7 +147,7 @@ def test_a_receipt_says_that_the_witness_saw_it(world: World) -> None:
     for command in (["verify"], ["follow", "--memory", str(world.folder / "memory")]):
         audited = world.audit(*command)
         assert audited.returncode == 0, audited.stdout
-    assert world.server.cli("audit", "export", str(world.folder / "copy")).returncode == 0
+    assert world.server.cli("audit", "export", "--to", str(world.folder / "copy")).returncode == 0
     assert world.audit("verify", "--file", str(world.folder / "copy")).returncode == 0
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -155,6 +157,8 @@ async def worker(settings: Settings) -> AsyncIterator[Mapping[str, Job]]:
         ]
         if settings.ledger.witnesses:
             tasks.append(asyncio.create_task(_cosign(ground.store, settings.ledger.witnesses, signed)))
+        for task in tasks:
+            task.add_done_callback(_stop_with)
         yield {
             CREATE_RELEASE: CreateRelease(ground.store, ground.keyring, ingester, catalogue),
             PUSH: ingester.push,
@@ -166,6 +170,13 @@ async def worker(settings: Settings) -> AsyncIterator[Mapping[str, Job]]:
         }
         for task in tasks:
             await _cancel(task)
+
+
+def _stop_with(task: asyncio.Task[None]) -> None:
+    """Stops the process when one of its loops has died: the supervisor starts another, and all loops with it."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("a loop of the worker died, and the worker stops", exc_info=error)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _rotation(ground: Ground) -> Rotate:

@@ -6,6 +6,7 @@ Every metric is read from the record alone, so that whoever holds the log can co
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -81,6 +82,26 @@ def amounts(row: Mapping[str, Any]) -> dict[str, float]:
         "cost": row["cost_usd"],
     }
     return {name: NAN if value is None else float(value) for name, value in taken.items()}
+
+
+def baseline(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How a release has answered, from rows of `readings.baseline`: rates of bad events, times, requests an hour.
+
+    `median_ms` and `spread` (of the logarithm) are of the first text; None without an answer.
+    """
+    seen = [bad_events(row) for row in rows]
+    names = sorted({name for bad in seen for name, value in bad.items() if value == value})
+    rates = {name: sum(bad.get(name, 0.0) > 0.5 for bad in seen) / len(seen) for name in names}
+    logs = [math.log(t) for row in rows if row["outcome"] == Outcome.ANSWERED and (t := row["first_sentence_ms"])]
+    begun = [row["begun"] for row in rows]
+    hours = (max(begun) - min(begun)).total_seconds() / 3600 if begun else 0.0
+    return {
+        "requests": len(rows),
+        "per_hour": len(rows) / hours if hours else 0.0,
+        "bad": rates,
+        "median_ms": math.exp(statistics.median(logs)) if logs else None,
+        "spread": statistics.pstdev(logs) if logs else None,
+    }
 
 
 def thresholds(name: str, values: Sequence[float]) -> dict[str, float]:

@@ -7,12 +7,14 @@ once are kept apart by a lock: an index that was given means durable, contiguous
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from proveout.domain import Scope
+from proveout.errors import InvalidInput
 from proveout.ledger import leaf, salts
 from proveout.ledger.note import SigningKey, sign_checkpoint
 from proveout.ledger.tree import Tree
@@ -21,6 +23,7 @@ from proveout.store.pool import Row, Session, Store, as_json
 from proveout.store.sealing import Keyring
 
 BATCH = 5_000
+_LARGEST = 2**53 - 1  # of the whole numbers that RFC 8785 can write
 
 
 class LogKeys:
@@ -97,7 +100,7 @@ def _commit(events: list[Any], workspace: str, keys: Mapping[str, bytes]) -> lis
     """
     placed = []
     for event in events:
-        record, salt = leaf.canonical(record_of(event)), leaf.new_salt()
+        record, salt = _written(record_of(event)), leaf.new_salt()
         commitment = leaf.commitment(record, salt)
         entry = leaf.entry(event["kind"], workspace, event["at"], commitment)
         kept = {
@@ -109,6 +112,24 @@ def _commit(events: list[Any], workspace: str, keys: Mapping[str, bytes]) -> lis
         }
         placed.append((entry, kept))
     return placed
+
+
+def _written(record: Mapping[str, Any]) -> bytes:
+    """A record as its entry commits to it. Numbers that canonical JSON cannot hold become text: one such event may not
+    stop the log."""
+    try:
+        return leaf.canonical(record)
+    except InvalidInput:
+        return leaf.canonical(_spelled(record))
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _spelled(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_spelled(item) for item in value]
+    plain = value is None or isinstance(value, bool | str) or (abs(value) <= _LARGEST and math.isfinite(value))
+    return value if plain else str(value)
 
 
 def record_of(event: Row) -> Mapping[str, Any]:

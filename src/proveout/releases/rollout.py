@@ -153,8 +153,8 @@ def outlook(machine: Machine, now: float) -> Decision:
 
 def _decided(machine: Machine, now: float, combined: float) -> Decision:
     plan, progress = machine.plan, machine.progress
-    # Where the split itself is off by more, it explains what looks like harm.
-    if crosses(combined, plan.alpha) and combined > progress.split.log_e:
+    # Where the split itself is off, that explains as much of what looks like harm.
+    if crosses(combined - max(0.0, progress.split.log_e), plan.alpha):
         heavy = {name: math.log(weight) for name, weight in machine.weights.items() if weight}
         worst = max(heavy, key=lambda name: heavy[name] + _log_e(progress, name))
         reason = f"{worst}: {_compared(progress, worst)}; combined e-value {_shown(combined)} ≥ {1 / plan.alpha:g}"

@@ -30,6 +30,7 @@ from proveout.store.pool import Row, Session, Store, as_json
 Order = Literal["pause", "resume", "promote", "abort"]
 _ENTRIES = 5000  # of the log, in one transaction
 _SAMPLED = 1000  # answers of the stable release from which thresholds are frozen
+_WEEK, _BASELINE = 7, 10_000  # days, and requests, of the baseline
 _SYSTEM = "system"
 _ENDS: dict[str, Ended] = {"promote": "promoted", "roll_back": "rolled_back", "abort": "aborted"}
 
@@ -171,6 +172,16 @@ class Rollouts:
             if row is None:
                 raise NotFound(f"There was no rollout of {app} to {stage}.")
             return await _shown(session, row)
+
+    async def baseline(self, scope: Scope, app: str, stage: StageName) -> dict[str, Any]:
+        """How the stable release of a stage answered in the last week. Raises NotFound for a stage without one."""
+        async with self.store.within(scope) as session:
+            stable = await session.row("routes.stable", workspace=scope.workspace, app=app, stage=stage)
+            if stable is None:
+                raise NotFound(f"{app} has no stable release in {stage}.")
+            about = {"app": app, "stage": stage, "release": stable["stable"]}
+            rows = await session.fetch("readings.baseline", **about, days=_WEEK, limit=_BASELINE)
+        return {"app": app, "stage": stage, "release": stable["stable"], **online.baseline(rows)}
 
     async def recent(self, scope: Scope, hours: int) -> list[dict[str, Any]]:
         """The newest rollout of each stage that runs, or that ended in the last hours."""

@@ -40,7 +40,7 @@ class Routes:
                 about = _about(release, stage) | {"reason": break_glass, "lacking": lacking}
                 await note(session, release.workspace, Kind.GLASS_BROKEN, principal.key.id, about)
             active = await self.active(session, release.workspace, release.app, stage)
-            if active is not None:
+            if active is not None and active["stable"] != release.number:  # a restart promotes what serves already
                 end: Ended = "promoted" if active["release"] == release.number else "aborted"
                 await self.end(session, principal.key.id, active, end, f"{release.label} was promoted by hand")
             await self.make_stable(session, principal.key.id, release, stage, broke_glass=bool(lacking))

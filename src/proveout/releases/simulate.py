@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from proveout.evals.online import Reading
@@ -85,6 +85,27 @@ def simulate(
         if machine.state != "running":
             return End(machine.state, reason, begun + every, took)
     return End("running", reason, requests, took)
+
+
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """A candidate that is worse than the stable release in one way."""
+
+    name: str
+    candidate: Behaviour
+
+
+def regressions(stable: Behaviour) -> list[Regression]:
+    """Sizes of regressions that one would like to know the price of; the first is none."""
+    found = [Regression("none", stable)]
+    for name, sizes in (("errors", (0.02, 0.1, 0.5)), ("unsupported", (0.1, 0.3))):
+        for size in sizes if name in stable.bad else ():
+            worse = {**stable.bad, name: min(1.0, stable.bad[name] + size)}
+            found.append(Regression(f"{name} + {size:.0%}", replace(stable, bad=worse)))
+    return found + [
+        Regression(f"times + {size:.0%}", replace(stable, median_ms=stable.median_ms * (1 + size)))
+        for size in (0.25, 0.5, 1.0)
+    ]
 
 
 def _reading(behaviour: Behaviour, arm: bool, weight: float, now: float, unit: str | None, random: Random) -> Reading:

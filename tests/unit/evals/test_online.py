@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proveout.evals.online import is_negative, read, thresholds
+from proveout.evals.online import baseline, is_negative, read, thresholds
 from proveout.store.events import Kind
 
 GOOD = {
@@ -78,3 +78,12 @@ def test_feedback_is_negative_by_thumb_or_by_what_came_of_it() -> None:
 
 def test_thresholds_are_quantiles_of_the_nearest_rank() -> None:
     assert thresholds("total", [float(n) for n in range(1, 101)]) == {"total_p50": 50, "total_p95": 95, "total_p99": 99}
+
+
+def test_a_baseline_has_rates_times_and_requests_an_hour() -> None:
+    hour = [datetime(2026, 1, 31, n, tzinfo=UTC) for n in (0, 1, 2)]
+    rows = [{**GOOD, "begun": at} for at in hour[:2]] + [{**GOOD, "begun": hour[2], "outcome": "failed"}]
+    told = baseline(rows)
+    assert (told["requests"], told["per_hour"], told["bad"]["errors"]) == (3, 1.5, 1 / 3)
+    assert told["median_ms"] == pytest.approx(80) and told["spread"] == 0
+    assert baseline([])["median_ms"] is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
@@ -15,6 +17,9 @@ from proveout.edge.cli import output
 from proveout.edge.cli.client import Client, connect
 from proveout.edge.cli.releases import split
 from proveout.errors import InvalidInput, NotFound
+from proveout.releases.plan import Plan
+from proveout.releases.simulate import Behaviour, End, Traffic, regressions, seeds
+from proveout.releases.simulate import simulate as simulated
 
 app = typer.Typer(no_args_is_help=True)
 Named = Annotated[str, typer.Argument(metavar="APP")]
@@ -86,6 +91,56 @@ def promote(name: Named, stage: Stage = "", json: output.AsJson = False) -> None
 def abort(name: Named, stage: Stage = "", json: output.AsJson = False) -> None:
     """Take the candidate away. The stable release stays."""
     _say(_order(name, stage, {"action": "abort"}), json)
+
+
+@app.command()
+def simulate(
+    release: Annotated[str, typer.Argument(metavar="APP@N")],
+    stage: Stage = "",
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="Simulated rollouts of each regression.")] = 10,
+    requests: Annotated[int, typer.Option(min=100, help="After so many, a simulated rollout is given up.")] = 20_000,
+    json: output.AsJson = False,
+) -> None:
+    """Tell from the app's own traffic how soon the release's plan would catch which regression. Starts nothing."""
+    name, number = split(release)
+
+    async def ask() -> tuple[dict[str, Any], dict[str, Any]]:
+        told = settings.read()
+        async with connect(told.url, told.key) as client:
+            found = await client.call("GET", f"/api/v1/apps/{name}/releases/{number}")
+            return dict(found), dict(await client.call("GET", await _path(client, name, stage) + "/baseline"))
+
+    found, baseline = asyncio.run(ask())
+    if not baseline["median_ms"] or not baseline["per_hour"]:
+        raise InvalidInput(f"{name} has not answered enough in the last week to tell anything from it.")
+    plan = Plan.model_validate(found["facts"].get("rollout") or {})
+    stable = Behaviour(baseline["bad"], baseline["median_ms"], baseline["spread"])
+    traffic = Traffic(per_second=baseline["per_hour"] / 3600)
+    rows = []
+    with output.progress_bar() as progress:
+        worse = regressions(stable)
+        for done, one in enumerate(worse):
+            progress(done, len(worse), f"simulating: {one.name}")
+            ends = [simulated(plan, stable, one.candidate, traffic, requests, chance, 20) for chance in seeds(runs)]
+            rows.append(_forecast(one.name, ends, traffic))
+    if json:
+        output.document({"baseline": baseline, "plan": plan.model_dump(mode="json"), "regressions": rows})
+        return
+    output.say(f"{baseline['per_hour']:.0f} requests an hour; {runs} rollouts each, of at most {requests:,} requests")
+    output.table(rows, ("regression", "ends", "candidate_requests", "requests", "hours"))
+
+
+def _forecast(name: str, ends: Sequence[End], traffic: Traffic) -> dict[str, Any]:
+    """Medians over simulated rollouts; `ends` says how many ended how."""
+    requests = statistics.median(end.requests for end in ends)
+    counted = Counter(end.state for end in ends).most_common()
+    return {
+        "regression": name,
+        "ends": [f"{state} {count}" for state, count in counted],
+        "candidate_requests": statistics.median(end.candidate for end in ends),
+        "requests": requests,
+        "hours": round(requests / traffic.per_second / 3600, 2),
+    }
 
 
 def rollback(

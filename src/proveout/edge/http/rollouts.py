@@ -33,6 +33,13 @@ async def show_rollout(request: Request, caller: Caller, app: str, stage: StageN
     return await gateway(request).rollouts.show(caller.scope, app, stage)
 
 
+@router.get("/rollout/baseline")
+async def show_baseline(request: Request, caller: Caller, app: str, stage: StageName) -> dict[str, Any]:
+    """How the stable release answered in the last week: what a rollout is planned with."""
+    keys.require(caller, Right.RELEASES_READ)
+    return await gateway(request).rollouts.baseline(caller.scope, app, stage)
+
+
 @router.post("/rollout")
 async def change_rollout(request: Request, caller: Caller, app: str, stage: StageName, body: Order) -> dict[str, Any]:
     """Starts a rollout of `release`, or pauses, resumes, promotes or aborts the one that is under way.

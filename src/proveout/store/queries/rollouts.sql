@@ -121,6 +121,15 @@ where i.workspace = (select scope_workspace()) and i.app = %(app)s and i.stage =
   and i.purpose = 'request' and c.outcome = 'answered' and i.begun > now() - interval '7 days'
 order by i.begun desc limit %(limit)s;
 
+-- name: readings.baseline (scoped)
+-- How a stage's stable release has ended users' requests since a time, the newest first.
+select i.begun, c.outcome, c.grounded, c.quoted, c.completion_tokens, c.cost_usd, c.first_sentence_ms, c.total_ms,
+       c.decision -> 'verdicts' as verdicts
+from intents i join completions c using (request)
+where i.workspace = (select scope_workspace()) and i.app = %(app)s and i.stage = %(stage)s and i.release = %(release)s
+  and i.purpose = 'request' and i.begun > now() - make_interval(days => %(days)s)
+order by i.begun desc limit %(limit)s;
+
 -- name: feedback.put (scoped)
 -- The last word on a request of the scope's workspace.
 insert into feedback (request, workspace, subject, key, score, outcome, sealed)

@@ -122,6 +122,9 @@ def test_a_sound_release_is_promoted(scripted: Scripted, app_folder: Callable[..
     assert {status for status, _ in seen} == {200}
     back = json.loads(server.cli("rollback", "booth", "--json").stdout)
     assert (back["stage"], back["release"]) == ("poc", 1)
+    planned = server.cli("rollout", "simulate", "booth@2", "--runs", "2", "--requests", "1000", "--json")
+    told = {one["regression"]: one for one in json.loads(planned.stdout)["regressions"]}
+    assert told["errors + 50%"]["ends"] == ["rolled_back 2"] and told["none"]["ends"] == ["promoted 2"]
 
 
 def test_feedback_is_kept_with_its_request(scripted: Scripted) -> None:
