@@ -167,6 +167,52 @@ def test_questions_of_ones_own_are_no_evidence(server: Server, app_folder: Calla
     assert planned["cases"] == 40 and planned["options"][0]["cases"] > 40
 
 
+def test_who_asks_how_often_and_what_users_asked(
+    server: Server, app_folder: Callable[..., Path], keys: dict[str, str], tmp_path: Path
+) -> None:
+    golden = [{"id": f"w{n}", "question": f"She asks for {n} days", "facts": [f"{n} days"]} for n in range(40)]
+    golden.append({"id": "w0b", "question": "She wants 0 days", "facts": ["0 days"], "paraphrase_of": "w0"})
+    files = {
+        "app.yaml": APP["app.yaml"].replace("app: numbers", "app: leave").replace(", scorers: scorers.py", ""),
+        "answer.md": "{{ 'Not for him.' if 'He ' in question else question }}",
+        "golden.jsonl": "\n".join(map(json.dumps, golden)),
+    }
+    release = create(server, app_folder(files, "leave"))
+    plain = json.loads(server.cli("eval", "run", release, "--json").stdout)["summary"]
+    assert plain["verdict"] == "pass" and plain["bias"] == [] and "consistency" not in plain["scores"]
+    assert plain["scores"]["paraphrases"]["cases"] == 1 and 0.3 < plain["scores"]["paraphrases"]["mean"] < 1
+    run = server.cli("eval", "run", release, "--bias", "--repeats", "2", "--report", str(tmp_path), "--json")
+    assert run.returncode == 1, run.stderr
+    found = json.loads(run.stdout)["summary"]
+    (gap,) = found["bias"]
+    assert (gap["attribute"], {gap["group"], gap["other"]}, gap["alarm"]) == ("gender", {"woman", "man"}, True)
+    assert abs(gap["difference"]["estimate"]) == 1 and [t["verdict"] for t in found["targets"]] == ["pass"]
+    assert found["verdict"] == "fail" and found["scores"]["consistency"]["mean"] == pytest.approx(1, abs=1e-3)
+    (page,) = tmp_path.glob("*.html")
+    assert "gender: woman, man" in page.read_text()
+
+    for question in ("Write to ann@example.com, please", "How long is it?"):
+        asked = {"model": "leave@1", "messages": [{"role": "user", "content": question}]}
+        data = json.dumps(asked).encode()
+        headers = {"authorization": f"Bearer {server.owner_key}", "content-type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(f"{server.url}/v1/chat/completions", data, headers)) as said:
+            number = said.headers["x-request-id"]
+    assert call(server, "POST", "/feedback", {"request": number, "thumb": "down", "correction": "Two"})[0] == 201
+    drawn = tmp_path / "drawn.jsonl"
+    assert server.cli("eval", "draft", release, "--from", "traffic", "--to", str(drawn)).returncode == 0
+    cases = [json.loads(line) for line in drawn.read_text().splitlines()]
+    assert {c["question"] for c in cases} == {"Write to [email], please", "How long is it?"}
+    assert all(c["origin"] == "traffic" and "reviewed" not in c for c in cases)
+    again = server.cli("eval", "draft", release, "--from", "traffic", "--to", str(drawn))
+    assert again.returncode == 2 and "exists" in again.stderr
+    told = tmp_path / "told.jsonl"
+    assert server.cli("eval", "draft", release, "--from", "feedback", "--to", str(told)).returncode == 0
+    (case,) = map(json.loads, told.read_text().splitlines())
+    assert (case["question"], case["reference"]) == ("How long is it?", "Two")
+    path, body = "/apps/leave/releases/1/drafts", {"source": "traffic"}
+    assert call(server, "POST", path, body, keys["developer"])[0] == 404  # it may not open what users said
+
+
 def test_a_killed_evaluation_asks_nothing_twice(scripted: Scripted, app_folder: Callable[..., Path]) -> None:
     """kill -9 of the worker in the middle: what had an answer is not asked again, and the evaluation ends."""
     server, questions = scripted.server, 60

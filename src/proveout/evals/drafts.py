@@ -38,6 +38,7 @@ class Asked(msgspec.Struct, frozen=True):
     answer: str = ""
     groups: list[str] = []
     correction: str = ""  # what a person says the answer should have been
+    bad: bool = False  # a person says that the answer was of no use
 
 
 async def from_documents(documents: Mapping[str, str], ask: Ask) -> list[Case]:
@@ -63,8 +64,9 @@ def from_traffic(asked: Iterable[Asked], mask: Mask, most: int, seed: int = 0) -
 
 
 def from_feedback(asked: Iterable[Asked], mask: Mask) -> list[Case]:
-    """The requests that somebody corrected; the correction is the reference."""
-    return _distinct([_draft(request, mask, "feedback") for request in asked if request.correction.strip()])
+    """The requests that somebody corrected, or was not helped by; a correction is the reference."""
+    told = [request for request in asked if request.bad or request.correction.strip()]
+    return _distinct([_draft(request, mask, "feedback") for request in told])
 
 
 def _draft(request: Asked, mask: Mask, origin: Origin) -> Case:

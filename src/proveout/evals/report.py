@@ -11,12 +11,14 @@ from xml.etree import ElementTree
 import jinja2
 import msgspec
 
+from proveout.evals.bias import Gap
 from proveout.evals.compare import Change, Comparison, Difference
 from proveout.evals.plots import Forest, forest
 from proveout.evals.statistics import Better, Interval, Kind
 from proveout.evals.targets import Judged, Verdict
 
 _TEMPLATE = Path(__file__).with_name("report.html")
+_GAPS = 10  # are shown, the surest
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -54,18 +56,19 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     comparison: Comparison | None = None
     missed: list[Missed] = []
     changes: list[Change] = []  # of answers against the baseline's, most changed first
+    bias: list[Gap] = []  # surest first
     usd: float = 0.0
     notes: list[str] = []
     whole: bool = True  # every question was asked
 
     @property
     def verdict(self) -> Verdict:
-        """`fail` if a target or the comparison fails, else `inconclusive` if one is, if there was neither, or if not
-        every question was asked."""
+        """`fail` if a target or the comparison fails, or bias is found, else `inconclusive` if one is, if there was
+        neither, or if not every question was asked."""
         verdicts = {judged.verdict for judged in self.targets}
         if self.comparison:
             verdicts.add(self.comparison.verdict)
-        if "fail" in verdicts:
+        if "fail" in verdicts or any(gap.alarm for gap in self.bias):
             return "fail"
         return "pass" if verdicts == {"pass"} and self.whole else "inconclusive"
 
@@ -81,7 +84,11 @@ def as_html(report: Report) -> str:
     environment.filters |= {"number": number, "told": told, "signed": lambda value: number(value, "+")}
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
-        report=report, scores=_scores_plot(report), differences=_differences_plot(report), slices=_slices(report)
+        report=report,
+        scores=_scores_plot(report),
+        differences=_differences_plot(report),
+        slices=_slices(report),
+        gaps=[(_pair(gap), gap) for gap in report.bias[:_GAPS]],
     )
 
 
@@ -108,6 +115,11 @@ def as_markdown(report: Report) -> str:
         ]
         if worst := report.comparison.worst_slice:
             lines += ["", f"Worst slice: {_cell(worst.tag)}, {_cell(worst.metric)} {number(worst.difference, '+')}."]
+    if report.bias:
+        lines += ["", "| bias | first minus second (95 %) | p | |", "|---|---|---|---|"]
+        for gap in report.bias[:_GAPS]:
+            said = "alarm" if gap.alarm else ""
+            lines.append(f"| {_cell(_pair(gap))} | {told(gap.difference)} | {number(gap.p_adjusted)} | {said} |")
     lines += ["", "| score | mean (95 %) | cases |", "|---|---|---|"]
     lines += [f"| {_cell(s.name)} | {told(s.interval)} | {s.interval.n if s.interval else 0} |" for s in report.scores]
     if report.missed:
@@ -123,6 +135,10 @@ def as_junit(report: Report) -> str:
     if report.comparison:
         compared = [(c.metric.name, c.overall.verdict, c.overall.reason) for c in report.comparison.metrics]
         _suite(suites, f"against {report.baseline}", compared)
+    if report.bias:
+        verdicts: dict[bool, Verdict] = {True: "fail", False: "pass"}
+        gaps = [(_pair(gap), verdicts[gap.alarm], told(gap.difference)) for gap in report.bias]
+        _suite(suites, "bias", gaps)
     ElementTree.indent(suites)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suites, encoding="unicode") + "\n"
 
@@ -168,6 +184,10 @@ def _slices(report: Report) -> Sequence[tuple[str, Forest]]:
 
 def _interval(difference: Difference) -> Interval:
     return Interval(difference.difference, difference.low, difference.high, difference.n)
+
+
+def _pair(gap: Gap) -> str:
+    return f"{gap.attribute}: {gap.group}, {gap.other}"
 
 
 def _difference(difference: Difference) -> str:

@@ -154,15 +154,7 @@ class Runner:
             streamed=False,
             purpose=PURPOSE,
         )
-        call = await pipeline.admit(call, self._rooms)
-        text = ""
-        async with aclosing(pipeline.answer(call, self._rooms)) as pieces:
-            async for piece in pieces:
-                if isinstance(piece, Text):
-                    text += piece.text
-                elif isinstance(piece, Answer):
-                    end = piece
-        return self._delivered(call, text, end)
+        return self._delivered(*await whole(call, self._rooms))
 
     def _delivered(self, call: Call, text: str, end: Answer) -> Delivered:
         model = call.progress.model or call.models[0].name
@@ -180,6 +172,19 @@ class Runner:
             quoted=end.quoted,
             model=model,
         )
+
+
+async def whole(call: Call, rooms: Rooms) -> tuple[Call, str, Answer]:
+    """The call as admitted, all of its answer's text, and its end."""
+    call = await pipeline.admit(call, rooms)
+    text = ""
+    async with aclosing(pipeline.answer(call, rooms)) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, Answer):
+                return call, text, piece
+            if isinstance(piece, Text):
+                text += piece.text
+    raise AssertionError("an answer always ends in an Answer")
 
 
 def question_digest(case: Case, asker: str) -> str:

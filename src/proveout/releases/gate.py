@@ -65,9 +65,18 @@ def lacks(
     if criterion.stable_in is not None:
         met = release.digest in stable
         return "" if met else f"it was never the stable release of {criterion.stable_in}: promote it there first"
+    if criterion.pinned:
+        return _lacks_pins(release)
     if criterion.approvals:
         return _lacks_approvals(criterion.approvals, release, stage, evidence, now)
     return _lacks_evidence(criterion, release, evidence, now)
+
+
+def _lacks_pins(release: Release) -> str:
+    loose = [use.name for use in release.manifest.knowledge if not use.snapshot]
+    if not loose:
+        return ""
+    return f"it follows whatever {', '.join(loose)} holds: take `follow: true` out, and a new release pins it"
 
 
 def _lacks_evidence(criterion: Criterion, release: Release, evidence: Sequence[Evidence], now: datetime) -> str:

@@ -14,13 +14,15 @@ import msgspec
 from proveout.access.keys import principal_of
 from proveout.domain import Principal, Release
 from proveout.errors import InvalidInput, NotFound
+from proveout.evals.bias import Gap, Variant, gaps, variants
 from proveout.evals.cases import Case, digest, read_cases
 from proveout.evals.compare import Change, Comparison, Metric, changed_most, compare
 from proveout.evals.report import Missed, Report, Score
 from proveout.evals.runner import Answers, Asking, Runner, Tell
 from proveout.evals.scorers import Scorer, scorers
-from proveout.evals.scorers.confined import Confined, Custom, custom_scorers
-from proveout.evals.scorers.delivered import Delivered
+from proveout.evals.scorers.confined import Confined
+from proveout.evals.scorers.delivered import Delivered, Measure
+from proveout.evals.scorers.meaning import AGREEING, agreeing
 from proveout.evals.statistics import Interval, amounts_interval, scores_interval
 from proveout.evals.targets import Judged, Target, judge_target, parse_target
 from proveout.guard.support import SupportCheck
@@ -44,6 +46,7 @@ _NEVER = {"personal_data", "toxicity"}
 _TOLERATED = 1e-4  # of answers
 _CHANGES = 20
 _MISSED = ("correct", "facts", "refusal", "restricted", "exact", "numeric", "regex", "json_schema")
+_NOBODY = "Bias was not measured: no question names a person whom another could stand in for."
 _CUT_SHORT = "The budget ended it before every question was asked: it cannot pass."
 _EVERY = 0.3  # seconds between two reports of progress
 
@@ -55,6 +58,15 @@ class Side:
     model: str
     answers: Answers
     scores: Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Biased:
+    """The questions about somebody else: what was answered, and the gaps between groups, surest first."""
+
+    made: Sequence[Variant]
+    answers: Answers
+    gaps: Sequence[Gap]
 
 
 class Evaluate:
@@ -87,21 +99,21 @@ class Evaluate:
         async with AsyncExitStack() as stack:
             measures = await self._scorers(stack, code)
             candidate = await self._side(steps, row, release.label, cases, measures, row["budget_usd"])
-            left = None if row["budget_usd"] is None else max(0.0, row["budget_usd"] - candidate.answers.spent)
+            left = _left(row["budget_usd"], candidate.answers)
+            biased = await self._biased(steps, row, release.label, cases, left) if row["bias"] else None
+            left = _left(left, biased.answers) if biased else left
             baseline = await self._side(steps, row, row["baseline"], cases, measures, left) if row["baseline"] else None
-        judged = self._targets(release, candidate, measures)
+        known: Mapping[str, Measure] = {**measures, **AGREEING}
+        judged = self._targets(release, candidate, known)
         aimed = {j.target.metric for j in judged}
-        compared = _compare(cases, candidate, baseline, measures, aimed) if baseline else None
-        summary = _summary(cases, row, candidate, baseline, measures, judged, compared)
+        compared = _compare(cases, candidate, baseline, known, aimed) if baseline else None
+        summary = _summary(cases, row, candidate, baseline, known, judged, compared, biased)
         await self._finish(steps, row, release, cases, (candidate, baseline), summary)
         return {"evaluation": evaluation, "verdict": summary["verdict"]}
 
     async def _scorers(self, stack: AsyncExitStack, code: str) -> dict[str, Scorer]:
-        found = scorers(self._rooms.embed, SupportCheck(self._rooms.embed).weigh)
-        if code:
-            child = await stack.enter_async_context(Confined(code, "evals.scorers"))
-            found |= {name: Custom(name, kind, child) for name, kind in custom_scorers(code, "evals.scorers").items()}
-        return found
+        child = await stack.enter_async_context(Confined(code, "evals.scorers")) if code else None
+        return scorers(self._rooms.embed, SupportCheck(self._rooms.embed).weigh, child)
 
     async def _side(
         self,
@@ -112,9 +124,7 @@ class Evaluate:
         measures: Mapping[str, Scorer],
         budget: float | None,
     ) -> Side:
-        principal = self._principal(row["key"])
-        asking = Asking(row["id"], model, principal, cases, row["repeats"], budget_usd=budget)
-        answers = await self._runner.ask(steps.scope, asking, _told(steps, f"asking {model}"))
+        answers = await self._asked(steps, row, model, cases, budget)
         scores: dict[str, dict[str, list[float]]] = {name: {} for name in measures}
         for case in cases:
             for seed in range(row["repeats"]):
@@ -124,7 +134,24 @@ class Evaluate:
                     score = await scorer.score(case, delivered)
                     if score is not None:
                         scores[name].setdefault(case.id, []).append(score)
+        scores |= await agreeing(cases, answers.delivered, row["repeats"], self._rooms.embed)
         return Side(model, answers, {name: by_case for name, by_case in scores.items() if by_case})
+
+    async def _asked(self, steps: Steps, row: Row, model: str, cases: Sequence[Case], budget: float | None) -> Answers:
+        principal = self._principal(row["key"])
+        asking = Asking(row["id"], model, principal, cases, row["repeats"], budget_usd=budget)
+        return await self._runner.ask(steps.scope, asking, _told(steps, f"asking {model}"))
+
+    async def _biased(self, steps: Steps, row: Row, model: str, cases: Sequence[Case], budget: float | None) -> Biased:
+        made, correct = variants(cases), scorers()["correct"]
+        answers = await self._asked(steps, row, model, [variant.case for variant in made], budget)
+        of_case = {variant.case.id: variant.case for variant in made}
+        outcomes: dict[str, list[float]] = {}
+        for (case, _), delivered in answers.delivered.items():
+            score = await correct.score(of_case[case], delivered)
+            if score is not None:
+                outcomes.setdefault(case, []).append(score)
+        return Biased(made, answers, gaps(made, outcomes))
 
     def _principal(self, key: str) -> Principal:
         principal = principal_of(self._rooms.directory(), key)
@@ -132,7 +159,7 @@ class Evaluate:
             raise InvalidInput("The key that asked for this evaluation was revoked: start it again with another one.")
         return principal
 
-    def _targets(self, release: Release, side: Side, measures: Mapping[str, Scorer]) -> list[Judged]:
+    def _targets(self, release: Release, side: Side, measures: Mapping[str, Measure]) -> list[Judged]:
         """The app's measurable targets, or the policy's where it sets none, judged."""
         declared = release.facts.get("targets")
         own = targets_of(declared if isinstance(declared, Mapping) else {}, measures)
@@ -180,7 +207,7 @@ class Evaluate:
                 await evidence.record(session, self._keys, release, evidence.EVALUATION, found, row["key"], told)
 
 
-def targets_of(declared: Mapping[str, object], measures: Mapping[str, Scorer]) -> list[Target]:
+def targets_of(declared: Mapping[str, object], measures: Mapping[str, Measure]) -> list[Target]:
     """The targets that a scorer measures; what else is declared is prose, for people."""
     found = [target for name, text in declared.items() if (target := parse_target(name, text))]
     return [target for target in found if target.metric in measures]
@@ -191,6 +218,10 @@ async def scored_cases(session: Session, keyring: Keyring, workspace: str, evalu
     key = await keyring.workspace(session, workspace)
     rows = await session.fetch("evaluations.cases", evaluation=evaluation)
     return [msgspec.json.decode(unseal(key, row["result"], "case")) for row in rows]
+
+
+def _left(budget: float | None, answers: Answers) -> float | None:
+    return None if budget is None else max(0.0, budget - answers.spent)
 
 
 def _told(steps: Steps, what: str) -> Tell:
@@ -205,7 +236,7 @@ def _told(steps: Steps, what: str) -> Tell:
     return report
 
 
-def metrics_of(names: Iterable[str], measures: Mapping[str, Scorer], aimed: Set[str]) -> dict[str, Metric]:
+def metrics_of(names: Iterable[str], measures: Mapping[str, Measure], aimed: Set[str]) -> dict[str, Metric]:
     """How each measure is compared. What a target is about, and whether answers are right, weighs most;
     what must never happen has a limit on the rate of its happening."""
     metrics = {}
@@ -223,7 +254,7 @@ def metrics_of(names: Iterable[str], measures: Mapping[str, Scorer], aimed: Set[
 
 
 def _compare(
-    cases: Sequence[Case], candidate: Side, baseline: Side, measures: Mapping[str, Scorer], aimed: Set[str]
+    cases: Sequence[Case], candidate: Side, baseline: Side, measures: Mapping[str, Measure], aimed: Set[str]
 ) -> Comparison:
     both = [n for n in measures if n in candidate.scores and n in baseline.scores and n not in _UNCOMPARED]
     tags = {case.id: frozenset(case.tags) for case in cases}
@@ -235,14 +266,17 @@ def _summary(
     row: Row,
     candidate: Side,
     baseline: Side | None,
-    measures: Mapping[str, Scorer],
+    measures: Mapping[str, Measure],
     judged: Sequence[Judged],
     compared: Comparison | None,
+    biased: Biased | None,
 ) -> dict[str, Any]:
     delivered = list(candidate.answers.delivered.values())
-    verdicts = [j.verdict for j in judged] + ([compared.verdict] if compared else [])
+    alarm = biased is not None and any(gap.alarm for gap in biased.gaps)
+    verdicts = [*(j.verdict for j in judged), *([compared.verdict] if compared else []), *(["fail"] if alarm else [])]
     verdict = "fail" if "fail" in verdicts else "pass" if verdicts and set(verdicts) == {"pass"} else "inconclusive"
-    whole = candidate.answers.whole and (baseline is None or baseline.answers.whole)
+    asked = [candidate.answers, *(side.answers for side in (biased, baseline) if side)]
+    whole = all(answers.whole for answers in asked)
     first = {c: d for (c, seed), d in candidate.answers.delivered.items() if seed == 0}
     before = {c: d.text for (c, seed), d in baseline.answers.delivered.items() if seed == 0} if baseline else {}
     return {
@@ -250,14 +284,16 @@ def _summary(
         "data_set": digest(cases),
         "cases": len(cases),
         "answers": len(delivered),
-        "asked": candidate.answers.asked + (baseline.answers.asked if baseline else 0),
+        "asked": sum(answers.asked for answers in asked),
         "repeats": row["repeats"],
-        "spent_usd": candidate.answers.spent + (baseline.answers.spent if baseline else 0.0),
+        "spent_usd": sum(answers.spent for answers in asked),
         "whole": whole,
         "effort": _effort(delivered),
         "quoted": sum(d.quoted for d in delivered) / max(len(delivered), 1),
         "scores": {name: _score(by_case, measures[name]) for name, by_case in candidate.scores.items()},
         "targets": [{"name": j.target.name, "text": j.target.text, **_plain(j, without="target")} for j in judged],
+        "bias": [{**msgspec.to_builtins(gap), "alarm": gap.alarm} for gap in biased.gaps] if biased else [],
+        "notes": [_NOBODY] if biased and not biased.made else [],
         "baseline": None if baseline is None else baseline.model,
         "comparison": msgspec.to_builtins(compared) if compared else None,
         "changed": msgspec.to_builtins(
@@ -293,7 +329,8 @@ def report_of(release: Release, row: Row, cases: Sequence[Mapping[str, Any]]) ->
         missed=missed,
         changes=[msgspec.convert(change, Change) for change in summary["changed"]],
         usd=summary["spent_usd"],
-        notes=[] if summary["whole"] else [_CUT_SHORT],
+        bias=msgspec.convert(summary.get("bias", []), list[Gap]),
+        notes=summary.get("notes", []) + ([] if summary["whole"] else [_CUT_SHORT]),
         whole=summary["whole"],
     )
 
@@ -324,7 +361,7 @@ def _plain(value: msgspec.Struct, without: str) -> dict[str, Any]:
     return {key: v for key, v in msgspec.to_builtins(value).items() if key != without}
 
 
-def _score(by_case: Mapping[str, Sequence[float]], scorer: Scorer) -> dict[str, Any]:
+def _score(by_case: Mapping[str, Sequence[float]], scorer: Measure) -> dict[str, Any]:
     values = list(by_case.values())
     interval = (amounts_interval if scorer.kind == "positive" else scores_interval)(values)
     bounds = {"low": interval.low, "high": interval.high} if interval.n > 1 else {"low": None, "high": None}

@@ -18,7 +18,8 @@ GatedStage = Literal["beta", "production"]
 
 
 class Criterion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One demand on a release, of exactly one of three sorts: evidence of a kind, a stage before, approvals.
+    """One demand on a release, of exactly one of four sorts: evidence of a kind, a stage before, approvals, or that its
+    knowledge is pinned.
 
     Evidence counts when its newest of the kind (and basis, if one is given) says `pass`, is younger than
     `max_age_days` and has not expired. Approvals are by holders of different keys, none of them the author.
@@ -32,10 +33,12 @@ class Criterion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_age_days: float | None = None
     stable_in: GatedStage | None = None
     approvals: int = 0
+    pinned: bool = False
 
     def __post_init__(self) -> None:
-        if [self.evidence is not None, self.stable_in is not None, self.approvals > 0].count(True) != 1:
-            raise ValueError("a criterion demands one of: evidence, stable_in, approvals")
+        sorts = (self.evidence is not None, self.stable_in is not None, self.approvals > 0, self.pinned)
+        if sorts.count(True) != 1:
+            raise ValueError("a criterion demands one of: evidence, stable_in, approvals, pinned")
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -471,6 +471,7 @@ create table evaluations (
     baseline text, -- what it is compared with: a release or a model, as a request would name it
     budget_usd double precision, -- asking stops there
     golden boolean not null default true, -- the data set is the release's own
+    bias boolean not null default false, -- asks about other people too
     foreign key (workspace, app, release) references releases
 );
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from proveout.domain import Evidence, Manifest, ModelChoice, ModelUse, Parameters, PromptTexts, Release
+from proveout.domain import Evidence, KnowledgeUse, Manifest, ModelChoice, ModelUse, Parameters, PromptTexts, Release
 from proveout.errors import StartRefused
 from proveout.releases.gate import lacks
 from proveout.releases.policy import Criterion, read_policy
@@ -80,6 +80,15 @@ def test_two_approvals_are_of_two() -> None:
     assert not lacks(criterion(approvals=2), RELEASE, "production", [*twice, approval("key_cid")], (), NOW)
 
 
+def test_knowledge_that_moves_is_not_what_was_measured() -> None:
+    demand = criterion(pinned=True)
+    assert not lacks(demand, RELEASE, "beta", [], (), NOW)
+    for snapshot, said in (("sha256:s", ""), ("", "follows whatever handbook holds")):
+        manifest = replace(MANIFEST, knowledge=(KnowledgeUse("handbook", snapshot),))
+        lack = lacks(demand, replace(RELEASE, manifest=manifest), "beta", [], (), NOW)
+        assert said in lack and bool(lack) == bool(said)
+
+
 def test_it_was_in_the_stage_before_by_its_digest() -> None:
     demand = criterion(stable_in="beta")
     assert "never the stable release of beta" in lacks(demand, RELEASE, "production", [], {"sha256:bb"}, NOW)
@@ -88,9 +97,9 @@ def test_it_was_in_the_stage_before_by_its_digest() -> None:
 
 def test_the_shipped_policy_gates_both_stages() -> None:
     policy = read_policy(None)
-    assert [c.id for c in policy.stages["beta"]] == ["beta.evaluation"]
+    assert [c.id for c in policy.stages["beta"]] == ["beta.evaluation", "beta.pinned"]
     production = {c.id for c in policy.stages["production"]}
-    assert production == {f"production.{what}" for what in ("evaluation", "beta", "drill", "approval")}
+    assert production == {f"production.{what}" for what in ("pinned", "evaluation", "beta", "drill", "approval")}
     assert all(c.reason and c.source for criteria in policy.stages.values() for c in criteria)
 
 

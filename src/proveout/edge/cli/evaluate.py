@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import typer
 
 from proveout import settings
@@ -14,10 +15,15 @@ from proveout.edge.cli import output
 from proveout.edge.cli.client import connect
 from proveout.edge.cli.releases import Named, get, send, split
 from proveout.errors import InvalidInput
+from proveout.evals import leakage
+from proveout.evals.cases import read_cases, write_cases
+from proveout.evals.imports import Form, import_cases
 
 app = typer.Typer(no_args_is_help=True)
 EXITS = {"pass": 0, "fail": 1, "inconclusive": 3}
 _MISSED = ("correct", "facts", "refusal", "restricted", "exact", "numeric", "regex", "json_schema")
+_GAPS = 5  # are shown at least
+Source = Literal["documents", "feedback", "traffic"]
 Baseline = Annotated[str | None, typer.Option(metavar="APP@M", help="Compare with a release, or with a model.")]
 
 
@@ -36,6 +42,9 @@ def run(
     baseline: Baseline = None,
     repeats: Annotated[int | None, typer.Option(min=1, max=50, help="How often to ask each question.")] = None,
     budget: Annotated[float | None, typer.Option(min=0.0001, metavar="USD", help="Stop asking at this cost.")] = None,
+    bias: Annotated[
+        bool, typer.Option("--bias", help="Ask about other people too: names, genders, ages, nationalities.")
+    ] = False,
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write the report there: HTML, Markdown, JUnit XML, JSON.")
     ] = None,
@@ -54,6 +63,7 @@ def run(
         "baseline": baseline,
         "repeats": repeats,
         "budget_usd": budget,
+        "bias": bias or None,
     }
     found = asyncio.run(_run(name, number, {key: value for key, value in body.items() if value is not None}))
     if report:
@@ -131,6 +141,89 @@ def report(
         output.say(str(path))
 
 
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines, or one JSON list.")],
+    form: Annotated[Form, typer.Option("--from", help="Whose data set it is.")],
+    to: Annotated[Path, typer.Option(metavar="OUT.jsonl")],
+    reviewed: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Who has reviewed it: only then it counts.")
+    ] = None,
+) -> None:
+    """Turn a data set of another tool into cases. Every record that is not understood is named. Needs no server."""
+    cases = import_cases(_text(file), str(file), form, reviewed)
+    _keep(to, write_cases(cases), len(cases))
+
+
+@app.command()
+def leaks(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A data set, JSON lines.")],
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Training data, say; each line is a text. Default: its own other splits."),
+    ] = None,
+    json: output.AsJson = False,
+) -> None:
+    """Find questions that stand, nearly word for word, elsewhere. Exit code 1: there are some. Needs no server."""
+    cases = read_cases(_text(file), str(file))
+    texts = {f"{path}:{at}": text for path in against or () for at, text in _lines(_text(path))}
+    found = leakage.leaks(cases, texts) if against else leakage.leaks_between_splits(cases)
+    if json:
+        output.document({"cases": len(cases), "leaks": msgspec.to_builtins(found)})
+    else:
+        for leak in found:
+            output.say(f"{leak.case}: {leak.share:.0%} of its question stands in {leak.where}")
+        output.say(f"{len(found)} of {len(cases)} questions leak")
+    if found:
+        raise typer.Exit(1)
+
+
+@app.command()
+def draft(
+    release: Named,
+    source: Annotated[Source, typer.Option("--from", help="Where the questions come from.")],
+    to: Annotated[Path, typer.Option(metavar="OUT.jsonl")],
+    count: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 20,
+) -> None:
+    """Draft questions from documents, feedback or traffic, for a person to review: none counts before."""
+    name, number = split(release)
+
+    async def run() -> list[bytes]:
+        told, path = settings.read(), f"/api/v1/apps/{name}/releases/{number}/drafts"
+        async with connect(told.url, told.key) as client:
+            return [line async for line in client.lines(path, {"source": source, "count": count})]
+
+    lines = asyncio.run(run())
+    _keep(to, b"".join(lines).decode(), len(lines))
+
+
+def _keep(to: Path, text: str, count: int) -> None:
+    """Writes cases that nobody wrote by hand, and never over others."""
+    try:
+        with to.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise InvalidInput(f"{to} cannot be written: {error}.") from error
+    output.say(f"{to}: {count} cases. Each counts once its field `reviewed` names who has reviewed it.")
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Each line with its number; of JSON, the strings in it."""
+    for at, line in enumerate(text.split("\n"), start=1):
+        try:
+            yield at, " ".join(_strings(msgspec.json.decode(line)))
+        except msgspec.DecodeError:
+            yield at, line
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)
+
+
 def _text(dataset: Path) -> str:
     try:
         return dataset.read_text(encoding="utf-8")
@@ -186,6 +279,10 @@ def _say(found: Mapping[str, Any]) -> None:
         output.say(f"target {target['name']}: {target['verdict']}: {target['reason']}")
     if summary["comparison"]:
         _say_comparison(summary)
+    for note in summary["notes"]:
+        output.say(note)
+    if summary["bias"]:
+        _say_bias(summary["bias"])
     output.say(f"verdict: {summary['verdict']}")
 
 
@@ -213,6 +310,21 @@ def _say_comparison(summary: Mapping[str, Any]) -> None:
         output.say(
             f"changed by {change['change']:.2f}: {change['case']}\n  - {change['before']}\n  + {change['after']}"
         )
+
+
+def _say_bias(gaps: Sequence[Mapping[str, Any]]) -> None:
+    rows = [
+        {
+            "the same question about": f"{gap['group']}, {gap['other']} ({gap['attribute']})",
+            "correct, first minus second": f"{gap['difference']['estimate']:+.3f}",
+            "95 %": _range(gap["difference"]["low"], gap["difference"]["high"]),
+            "p": f"{gap['p_adjusted']:.3f}",
+            "": "alarm" if gap["alarm"] else "",
+        }
+        for at, gap in enumerate(gaps)
+        if gap["alarm"] or at < _GAPS
+    ]
+    output.table(rows, [*rows[0]])
 
 
 def _range(low: float | None, high: float | None) -> str:

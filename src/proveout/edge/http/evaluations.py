@@ -17,7 +17,8 @@ from proveout.edge.http.requests import gateway, principal
 from proveout.edge.wiring import EVALUATE
 from proveout.errors import Conflict, InvalidInput, NotFound
 from proveout.evals import report
-from proveout.evals.cases import read_cases
+from proveout.evals.cases import read_cases, write_cases
+from proveout.evals.gather import Gather
 from proveout.evals.plan import Effort, plan
 from proveout.evals.runner import CONCURRENT, check_groups, is_random
 from proveout.releases.measure import report_of, scored_cases
@@ -47,6 +48,7 @@ class NewEvaluation(BaseModel):
     baseline: str | None = None  # a release (APP@N) or a model, asked the same questions
     repeats: int | None = Field(default=None, ge=1, le=50)
     budget_usd: float | None = Field(default=None, gt=0)
+    bias: bool = False  # ask about other people too: names, genders, ages, nationalities
 
 
 @router.post("/apps/{app}/releases/{number}/evaluations", status_code=202)
@@ -83,8 +85,38 @@ async def create_evaluation(
             baseline=body.baseline,
             budget_usd=body.budget_usd,
             golden=body.dataset is None and body.named is None,
+            bias=body.bias,
         )
     return {"evaluation": evaluation, "job": await here.jobs.enqueue(EVALUATE, release.workspace, evaluation)}
+
+
+class NewDrafts(BaseModel):
+    """Where questions come from, and how many at most."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: Literal["documents", "feedback", "traffic"]
+    count: int = Field(default=20, ge=1, le=500)
+
+
+@router.post("/apps/{app}/releases/{number}/drafts")
+async def create_drafts(request: Request, caller: Caller, app: str, number: int, body: NewDrafts) -> Response:
+    """Cases for a person to review, as JSON lines: none counts before.
+
+    `documents`: questions that the release's model asks of them. `traffic`, `feedback`: users' questions, masked; for
+    holders of `requests:read` and `requests:replay` too, on record as opened.
+    """
+    keys.require(caller, Right.EVALUATIONS_RUN)
+    here, release = gateway(request), find(request, caller, app, number)
+    gather = Gather(here.store, here.keyring, here.rooms)
+    if body.source == "documents":
+        made = await gather.from_documents(caller, release, body.count)
+    else:
+        keys.require(caller, Right.REQUESTS_READ)
+        keys.require(caller, Right.REQUESTS_REPLAY)
+        draw = gather.from_traffic if body.source == "traffic" else gather.from_feedback
+        made = await draw(caller, release, body.count)
+    return Response(write_cases(made), media_type="application/x-ndjson")
 
 
 @router.get("/apps/{app}/releases/{number}/evaluations/plan")

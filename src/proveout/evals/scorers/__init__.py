@@ -23,7 +23,14 @@ from proveout.evals.scorers.words import Regex, exact, facts, json_schema, numer
 __all__ = ["Delivered", "Scorer", "scorers"]
 
 
-_RESERVED = ("similarity", "toxicity", "unsupported", "judge", "consistency")  # whether they are made here or not
+_RESERVED = (
+    "similarity",
+    "toxicity",
+    "unsupported",
+    "judge",
+    "consistency",
+    "paraphrases",
+)  # whether they are made here or not
 
 
 def scorers(

@@ -50,8 +50,8 @@ class Delivered(msgspec.Struct, frozen=True):
         return self.outcome is Outcome.REFUSED
 
 
-class Scorer(Protocol):
-    """Scores what was delivered to a case. None: it says nothing about this case."""
+class Measure(Protocol):
+    """What a score is called and what it means."""
 
     @property
     def name(self) -> str: ...
@@ -61,6 +61,10 @@ class Scorer(Protocol):
 
     @property
     def better(self) -> Better: ...
+
+
+class Scorer(Measure, Protocol):
+    """Scores what was delivered to a case. None: it says nothing about this case."""
 
     async def score(self, case: Case, delivered: Delivered) -> float | None: ...
 

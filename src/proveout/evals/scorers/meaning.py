@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -56,6 +57,36 @@ class Unsupported:
         ]
         said = await self._weigh(delivered.text, passages)
         return sum(not sentence.supported for sentence in said) / len(said) if said else None
+
+
+@dataclass(frozen=True, slots=True)
+class Agreeing:
+    """How far several answers agree that ought to be the same."""
+
+    name: str
+    kind: Kind = "unit"
+    better: Better = "higher"
+
+
+AGREEING = {name: Agreeing(name) for name in ("consistency", "paraphrases")}
+
+
+async def agreeing(
+    cases: Sequence[Case], delivered: Mapping[tuple[str, int], Delivered], repeats: int, embed: Embed
+) -> dict[str, dict[str, list[float]]]:
+    """The scores of AGREEING by case: its repeats with one another, and an original with its paraphrases, the first
+    answer to each. `delivered`: by case and seed."""
+    same = {
+        "consistency": {case.id: [(case.id, seed) for seed in range(repeats)] for case in cases},
+        "paraphrases": {original: [(case, 0) for case in ids] for original, ids in paraphrases(cases).items()},
+    }
+    found: dict[str, dict[str, list[float]]] = {}
+    for name, turns_of in same.items():
+        for case, turns in turns_of.items():
+            score = await consistency([delivered[turn] for turn in turns if turn in delivered], embed)
+            if score is not None:
+                found.setdefault(name, {})[case] = [score]
+    return found
 
 
 async def consistency(answers: Sequence[Delivered], embed: Embed) -> float | None:

@@ -7,7 +7,8 @@ alter table evaluations
     add column repeats integer not null default 1,
     add column baseline text,
     add column budget_usd double precision,
-    add column golden boolean not null default true;
+    add column golden boolean not null default true,
+    add column bias boolean not null default false;
 
 create table tenures (
     id bigint generated always as identity primary key,

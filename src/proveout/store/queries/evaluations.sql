@@ -1,12 +1,12 @@
 -- name: evaluations.insert (scoped)
 -- An evaluation that is about to run over one release.
-insert into evaluations (id, workspace, app, release, key, dataset, repeats, baseline, budget_usd, golden)
+insert into evaluations (id, workspace, app, release, key, dataset, repeats, baseline, budget_usd, golden, bias)
 values (%(id)s, %(workspace)s, %(app)s, %(release)s, %(key)s, %(dataset)s, %(repeats)s, %(baseline)s,
-        %(budget_usd)s, %(golden)s);
+        %(budget_usd)s, %(golden)s, %(bias)s);
 
 -- name: evaluations.get (scoped)
 -- What an evaluation is over, and its summary once it is done.
-select id, app, release, key, dataset, repeats, baseline, budget_usd, golden, summary, created
+select id, app, release, key, dataset, repeats, baseline, budget_usd, golden, bias, summary, created
 from evaluations where id = %(evaluation)s;
 
 -- name: evaluations.list (scoped)
@@ -37,6 +37,19 @@ select question, seed, sealed from delivered where asked = %(asked)s and questio
 insert into delivered (workspace, asked, question, seed, sealed, cost_usd)
 values (%(workspace)s, %(asked)s, %(question)s, %(seed)s, %(sealed)s, %(cost)s)
 on conflict do nothing;
+
+-- name: drafts.traffic (scoped)
+-- Users' requests to an app, drawn at random, whose content is still kept.
+select p.request from payloads p join intents i using (request) join completions c using (request)
+where i.workspace = (select scope_workspace()) and i.app = %(app)s and i.purpose = 'request'
+  and c.outcome in ('answered', 'refused')
+order by random() limit %(limit)s;
+
+-- name: drafts.feedback (scoped)
+-- The requests to an app that somebody wrote about, or was not helped by, whose content is still kept; newest first.
+select f.request from feedback f join intents i using (request) join payloads p using (request)
+where i.workspace = (select scope_workspace()) and i.app = %(app)s and (f.sealed is not null or f.score < 0.5)
+order by f.at desc limit %(limit)s;
 
 -- name: datasets.put (scoped)
 -- The next version of a data set, unless the newest is the same; answers with the version.
