@@ -34,9 +34,8 @@ def run(dsn: str, work: Callable[[Store], Awaitable[None]]) -> None:
 def test_facts_that_change_are_a_new_version_of_the_same_release(dsn: str) -> None:
     async def work(store: Store) -> None:
         async with store.unscoped() as session:
-            row = await session.row(
-                "releases.insert", **NAMED, digest="sha256:a", manifest=as_json(MANIFEST), golden=None
-            )
+            made = {"digest": "sha256:a", "manifest": as_json(MANIFEST), "golden": None, "scorers": None}
+            row = await session.row("releases.insert", **NAMED, **made, author="key_1")
             assert row is not None and row["number"] == 1
         versions = []
         for purpose in ("one", "one", "two", "one"):

@@ -84,7 +84,8 @@ def machine(dsn: str, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStateMac
                 await session.run("workspaces.ensure", name="red", secret=b"s" * 32)
                 for made in RELEASES.values():
                     manifest, about = as_json(made.manifest), {"workspace": "red", "app": "desk"}
-                    row = {"digest": made.digest, "manifest": manifest, "golden": b"", "author": made.author}
+                    row = {"digest": made.digest, "manifest": manifest, "golden": b"", "scorers": None}
+                    row["author"] = made.author
                     await session.row("releases.insert", **about, **row)
                     await session.run("facts.put", **about, number=made.number, facts=as_json({}))
 

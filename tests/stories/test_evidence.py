@@ -196,7 +196,7 @@ def test_who_asks_how_often_and_what_users_asked(
         data = json.dumps(asked).encode()
         headers = {"authorization": f"Bearer {server.owner_key}", "content-type": "application/json"}
         with urllib.request.urlopen(urllib.request.Request(f"{server.url}/v1/chat/completions", data, headers)) as said:
-            number = said.headers["x-request-id"]
+            number = said.headers["x-proveout-request"]
     assert call(server, "POST", "/feedback", {"request": number, "thumb": "down", "correction": "Two"})[0] == 201
     drawn = tmp_path / "drawn.jsonl"
     assert server.cli("eval", "draft", release, "--from", "traffic", "--to", str(drawn)).returncode == 0
@@ -209,6 +209,18 @@ def test_who_asks_how_often_and_what_users_asked(
     assert server.cli("eval", "draft", release, "--from", "feedback", "--to", str(told)).returncode == 0
     (case,) = map(json.loads, told.read_text().splitlines())
     assert (case["question"], case["reference"]) == ("How long is it?", "Two")
+    manifest = APP["app.yaml"].split("evals:")[0].replace("app: numbers", "app: faq")
+    faq = "# Leave\n\nQuestion: How many days of leave are there?\n\nAnswer: 25 days\n"
+    files = {"app.yaml": manifest + "knowledge: [{name: faq, source: docs}]\n", "answer.md": "{{ question }}"}
+    asks = create(server, app_folder(files | {"docs/leave.md": faq}, "faq"))
+    written = tmp_path / "written.jsonl"
+    run = server.cli("eval", "draft", asks, "--from", "documents", "--to", str(written))  # echo asks what it reads
+    assert run.returncode == 0, run.stderr
+    (case,) = map(json.loads, written.read_text().splitlines())
+    assert (case["question"], case["facts"]) == ("How many days of leave are there?", ["25 days"])
+    assert case["documents"] == ["leave.md"] and case["origin"] == "documents" and "groups" not in case
+    none = server.cli("eval", "draft", asks, "--from", "traffic", "--to", str(tmp_path / "none"))
+    assert none.returncode == 1 and not (tmp_path / "none").exists()
     path, body = "/apps/leave/releases/1/drafts", {"source": "traffic"}
     assert call(server, "POST", path, body, keys["developer"])[0] == 404  # it may not open what users said
 

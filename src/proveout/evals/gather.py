@@ -16,7 +16,8 @@ from proveout.evals.cases import Case
 from proveout.evals.runner import CONCURRENT, PURPOSE, whole
 from proveout.evals.scorers.personal_data import mask
 from proveout.ledger.journal import new_request_id
-from proveout.retrieval.sealed import owner_of, unseal_whole
+from proveout.retrieval.sealed import owner as owner_of
+from proveout.retrieval.sealed import unseal_whole
 from proveout.retrieval.snapshots import find
 from proveout.serving.call import Asked, Call, Rooms
 from proveout.store.pool import Store

@@ -119,8 +119,13 @@ def test_traffic_is_sampled_masked_and_waits_for_a_review() -> None:
 
 
 def test_feedback_keeps_what_people_corrected() -> None:
-    asked = [Asked("r1", "How long?", "30 days", correction="25 days, says Ann"), Asked("r2", "Who?", "Bob")]
-    (case,) = from_feedback(asked, mask)
+    asked = [
+        Asked("r1", "How long?", "30 days", correction="25 days, says Ann"),
+        Asked("r2", "Who?", "Bob"),
+        Asked("r3", "When?", "Now", bad=True),
+    ]
+    case, bad = from_feedback(asked, mask)
+    assert (bad.question, bad.reference) == ("When?", "")
     assert (case.question, case.reference, case.origin, case.counts) == (
         "How long?", "25 days, says [name]", "feedback", False
     )  # fmt: skip

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from proveout.evals.bias import Gap
 from proveout.evals.compare import Metric, changed_most, compare
 from proveout.evals.plots import forest
 from proveout.evals.report import Missed, Report, Score, as_html, as_json, as_junit, as_markdown, number
@@ -74,6 +75,14 @@ def test_one_verdict(report: Report) -> None:
     passing = judge_target(parse_target("correct", ">= 0.5"), list(scores(1, 0.9).values()), "binary")  # type: ignore[arg-type]
     fields = {"release": "a", "digest": "d", "dataset": "s", "made": "now", "cases": 1, "scores": []}
     assert Report(**fields, targets=[passing]).verdict == "pass"  # type: ignore[arg-type]
+    for p, verdict in ((0.001, "fail"), (0.5, "pass")):
+        gap = Gap("gender", "woman", "man", Interval(-0.2, -0.3, -0.1, 40), p)
+        biased = Report(**fields, targets=[passing], bias=[gap])  # type: ignore[arg-type]
+        assert biased.verdict == verdict
+        for written in (as_html(biased), as_markdown(biased), as_junit(biased)):
+            assert "gender: woman, man" in written
+        assert "−0.200" in as_html(biased) and "−0.200" in as_markdown(biased)
+        assert as_junit(biased).count("<failure") == (verdict == "fail")
 
 
 def test_junit_says_what_failed(report: Report) -> None:

@@ -15,8 +15,8 @@ from proveout.domain import Citation, Outcome, Passage, Support, Usage, Verdict
 from proveout.evals.cases import Case, Numeric
 from proveout.evals.scorers import Delivered, scorers
 from proveout.evals.scorers.delivered import Found
-from proveout.evals.scorers.meaning import consistency, paraphrases
-from proveout.evals.scorers.personal_data import leaked
+from proveout.evals.scorers.meaning import agreeing, consistency, paraphrases
+from proveout.evals.scorers.personal_data import leaked, mask
 from proveout.evals.scorers.toxicity import Toxicity, bare
 
 
@@ -304,3 +304,17 @@ def test_the_toxicity_scorer_says_what_its_vectors_say() -> None:
     assert toxic("You get 25 days. Ask again, idiot!") == 1.0  # one sentence is enough
     assert toxic("You get 25 days. Ask again.") == 0.0 == toxic("")
     assert bare("## **Sick** pay [1]") == "Sick pay" == bare("- Sick pay")
+
+
+def test_agreement_is_of_repeats_and_of_first_answers_to_paraphrases() -> None:
+    cases = [Case("a", "A?"), Case("b", "A, then?", paraphrase_of="a"), Case("c", "C?")]
+    texts = {("a", 0): "aa", ("a", 1): "bb", ("b", 0): "aa", ("b", 1): "bb", ("c", 0): "cc"}
+    delivered = {turn: Delivered(text, Outcome.ANSWERED) for turn, text in texts.items()}
+    found = asyncio.run(agreeing(cases, delivered, 2, embed))
+    assert found == {"consistency": {"a": [0.0], "b": [0.0]}, "paraphrases": {"a": [1.0]}}
+    assert asyncio.run(agreeing(cases[:1], delivered, 1, embed)) == {}
+
+
+def test_personal_data_is_masked_and_numbers_are_not() -> None:
+    told = "Write to ann@example.com or call +44 20 7946 0958; from DE89 3704 0044 0532 0130 00, 25 days, 2026-11-22."
+    assert mask(told) == "Write to [email] or call [phone]; from [iban], 25 days, 2026-11-22."

@@ -22,6 +22,11 @@ from proveout.evals.imports import Form, import_cases
 app = typer.Typer(no_args_is_help=True)
 EXITS = {"pass": 0, "fail": 1, "inconclusive": 3}
 _MISSED = ("correct", "facts", "refusal", "restricted", "exact", "numeric", "regex", "json_schema")
+_NOTHING: Mapping[Source, str] = {
+    "documents": "The release's model asked no question that its document answers: a larger model does.",
+    "feedback": "Nobody corrected an answer, or was not helped by one, whose content is still kept.",
+    "traffic": "No user's request of one question has content that is still kept.",
+}
 _GAPS = 5  # are shown at least
 Source = Literal["documents", "feedback", "traffic"]
 Baseline = Annotated[str | None, typer.Option(metavar="APP@M", help="Compare with a release, or with a model.")]
@@ -194,6 +199,9 @@ def draft(
             return [line async for line in client.lines(path, {"source": source, "count": count})]
 
     lines = asyncio.run(run())
+    if not lines:
+        output.warn(_NOTHING[source])
+        raise typer.Exit(1)
     _keep(to, b"".join(lines).decode(), len(lines))
 
 
