@@ -67,28 +67,31 @@ class Gather:
 
     async def from_traffic(self, principal: Principal, release: Release, count: int) -> list[Case]:
         """Questions that users asked the app, drawn at random, without personal data that has a pattern."""
-        requests = await self._requests(principal, "drafts.traffic", release.app, count)
-        asked = [one for request in requests if (one := await self._asked(principal, request))]
+        async with self.store.within(principal.scope) as session:
+            rows = await session.fetch("drafts.traffic", app=release.app, limit=_SPARE * count)
+        asked: list[drafts.Asked] = []
+        for row in rows:
+            if len({one.question for one in asked}) >= count:  # no more is opened than is wanted
+                break
+            if one := await self._asked(principal, row["request"]):
+                asked.append(one)
         return drafts.from_traffic(asked, mask, count)
 
     async def from_feedback(self, principal: Principal, release: Release, count: int) -> list[Case]:
         """Questions whose answer somebody corrected or was not helped by, newest first, masked as those of traffic."""
+        async with self.store.within(principal.scope) as session:
+            rows = await session.fetch("drafts.feedback", app=release.app, limit=_SPARE * count)
         asked = []
-        for request in await self._requests(principal, "drafts.feedback", release.app, count):
-            one = await self._asked(principal, request)
+        for row in rows:
             try:
-                said = await feedback.show(self.store, self.keyring, principal, request)
+                said = await feedback.show(self.store, self.keyring, principal, row["request"])
             except NotFound:  # erased just now
                 continue
+            correction = said.get("correction", "")
             bad = said["score"] is not None and said["score"] < _BAD
-            if one:
-                asked.append(msgspec.structs.replace(one, correction=said.get("correction", ""), bad=bad))
+            if (bad or correction) and (one := await self._asked(principal, row["request"])):
+                asked.append(msgspec.structs.replace(one, correction=correction, bad=bad))
         return drafts.from_feedback(asked, mask)[:count]
-
-    async def _requests(self, principal: Principal, query: str, app: str, count: int) -> list[str]:
-        async with self.store.within(principal.scope) as session:
-            rows = await session.fetch(query, app=app, limit=_SPARE * count)
-        return [row["request"] for row in rows]
 
     async def _asked(self, principal: Principal, request: str) -> drafts.Asked | None:
         """A request of one question; None for a turn of a conversation, which says nothing alone, and for what was

@@ -36,7 +36,7 @@ def test_a_leak_is_named_with_its_line(tmp_path: Path) -> None:
         {"id": "c", "question": "Who pays for the taxi home at night, then?", "facts": ["we"], "split": "train"},
     ]
     cases.write_text("\n".join(map(json.dumps, lines[:2])))
-    said = {"messages": [{"content": "Caf\u00e9\nhow many days of leave do clerks get"}]}
+    said = {"messages": [{"content": "how many days\nof leave\ndo clerks get"}]}
     training.write_text("Something else.\n" + json.dumps(said))
     code, out = run("leaks", cases, "--against", training, "--json")
     found = json.loads(out)

@@ -308,7 +308,7 @@ def test_the_toxicity_scorer_says_what_its_vectors_say() -> None:
 
 def test_agreement_is_of_repeats_and_of_first_answers_to_paraphrases() -> None:
     cases = [Case("a", "A?"), Case("b", "A, then?", paraphrase_of="a"), Case("c", "C?")]
-    texts = {("a", 0): "aa", ("a", 1): "bb", ("b", 0): "aa", ("b", 1): "bb", ("c", 0): "cc"}
+    texts = {("a", 0): "aa", ("a", 1): "bb", ("b", 0): "aa", ("b", 1): "cc", ("c", 0): "cc"}
     delivered = {turn: Delivered(text, Outcome.ANSWERED) for turn, text in texts.items()}
     found = asyncio.run(agreeing(cases, delivered, 2, embed))
     assert found == {"consistency": {"a": [0.0], "b": [0.0]}, "paraphrases": {"a": [1.0]}}
