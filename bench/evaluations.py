@@ -21,7 +21,7 @@ import aiohttp
 from bench.engine import chat, prompts, proveout
 from proveout.evals.runner import CONCURRENT
 
-ROUNDS, CASES = 3, 32
+ROUNDS, CASES = 3, 96
 APP = """
 app: explain
 purpose: Explain passages.
@@ -32,7 +32,7 @@ prompt: {answer: answer.md}
 
 
 def questions(turn: int) -> list[str]:
-    """32 questions over passages, other ones each turn."""
+    """Questions over passages, other ones each turn."""
     texts = [messages[0]["content"] for messages in prompts()]
     return [f"({turn}.{number}) {texts[number % len(texts)]}" for number in range(CASES)]
 

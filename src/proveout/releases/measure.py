@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -35,12 +36,14 @@ from proveout.store.events import Kind, note
 from proveout.store.pool import Row, Session, Store, as_json
 from proveout.store.sealing import Keyring, seal, unseal
 
+T = TypeVar("T")
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
 """scorer → case → one score a repeat, as `evals.compare` takes them."""
 
 _UNCOMPARED = {"ttft_ms", "per_token_ms", "total_ms"}  # taken at other times, under another load
 _MARGIN = 0.05  # points of a score
 _MARGIN_OF_AMOUNTS = 0.2  # parts of the baseline's mean
+_SCORED = 16  # answers at a time
 MAIN_WEIGHT = 5.0
 _NEVER = {"personal_data", "toxicity"}
 _TOLERATED = 1e-4  # of answers
@@ -125,15 +128,13 @@ class Evaluate:
         budget: float | None,
     ) -> Side:
         answers = await self._asked(steps, row, model, cases, budget)
+        turns = [(c, d) for c in cases for seed in range(row["repeats"]) if (d := answers.delivered.get((c.id, seed)))]
         scores: dict[str, dict[str, list[float]]] = {name: {} for name in measures}
-        for case in cases:
-            for seed in range(row["repeats"]):
-                delivered = answers.delivered.get((case.id, seed))
-                for name, scorer in measures.items() if delivered else ():
-                    assert delivered is not None
-                    score = await scorer.score(case, delivered)
-                    if score is not None:
-                        scores[name].setdefault(case.id, []).append(score)
+        for batch in _batched(turns, _SCORED):  # side by side, for what is embedded is embedded in batches
+            found = await asyncio.gather(*(_scored(case, delivered, measures) for case, delivered in batch))
+            for (case, _), by_name in zip(batch, found, strict=True):
+                for name, score in by_name.items():
+                    scores[name].setdefault(case.id, []).append(score)
         scores |= await agreeing(cases, answers.delivered, row["repeats"], self._rooms.embed)
         return Side(model, answers, {name: by_case for name, by_case in scores.items() if by_case})
 
@@ -205,6 +206,16 @@ class Evaluate:
             if row["golden"] and candidate.answers.whole:
                 found: evidence.Found = ("measured", summary["verdict"])
                 await evidence.record(session, self._keys, release, evidence.EVALUATION, found, row["key"], told)
+
+
+async def _scored(case: Case, delivered: Delivered, measures: Mapping[str, Scorer]) -> dict[str, float]:
+    scored = {name: await scorer.score(case, delivered) for name, scorer in measures.items()}
+    return {name: score for name, score in scored.items() if score is not None}
+
+
+def _batched(turns: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The turns in their order, so many at a time."""
+    return (turns[start : start + size] for start in range(0, len(turns), size))
 
 
 def targets_of(declared: Mapping[str, object], measures: Mapping[str, Measure]) -> list[Target]:
