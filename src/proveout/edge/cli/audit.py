@@ -18,7 +18,7 @@ import typer
 
 from proveout import settings
 from proveout.edge.cli import output, requests
-from proveout.edge.cli.client import connect
+from proveout.edge.cli.client import ask, connect
 from proveout.errors import InvalidInput, Unavailable
 from proveout.ledger.verify import (
     ENTRIES,
@@ -92,7 +92,7 @@ def receipt(
     json: output.AsJson = False,
 ) -> None:
     """Fetch the receipt of a request: with the log's key it proves to anyone that the answer is on record."""
-    shown = _call(f"/api/v1/requests/{request}/receipt")
+    shown = ask("GET", f"/api/v1/requests/{request}/receipt")
     if file is not None:
         file.write_text(shown["receipt"], encoding="utf-8")
     if opening is not None and shown["opening"] is not None:
@@ -106,7 +106,7 @@ def receipt(
 @app.command()
 def key(json: output.AsJson = False) -> None:
     """Print the public key of the log. Auditors should get it by a way that the server does not control."""
-    about = _call("/api/v1/log")
+    about = ask("GET", "/api/v1/log")
     output.document(about) if json else output.say(about["key"])
 
 
@@ -121,7 +121,7 @@ def events(
     """List what happened, newest first."""
     given = {"kind": kind, "subject": subject, "request": request, "limit": limit}
     query = urllib.parse.urlencode({name: value for name, value in given.items() if value is not None})
-    found = _call(f"/api/v1/log/events?{query}")
+    found = ask("GET", f"/api/v1/log/events?{query}")
     if json:
         output.document(found)
     else:
@@ -179,7 +179,7 @@ async def _write_lines(file: Path, asked: Mapping[str, Any]) -> int:
 
 
 def _write_tiles(folder: Path) -> int:
-    _call("/api/v1/log/exports", {"format": "tiles"})
+    ask("POST", "/api/v1/log/exports", {"format": "tiles"})
     fetch, _ = _server(None)
     notes = {"checkpoint": _head(fetch, None)}
     with suppress(OSError):
@@ -251,7 +251,7 @@ def _tell(checkpoint: Checkpoint | None, findings: list[Finding], json: bool) ->
 def _server(key: str | None) -> tuple[Fetch, str]:
     """Reads the log of PROVEOUT_URL; and its key, the one that was given or the one that the server states."""
     told = settings.read()
-    about = _call("/api/v1/log")
+    about = ask("GET", "/api/v1/log")
     base, authorization = told.url + about["path"], f"Bearer {told.key}"
 
     def fetch(path: str) -> bytes:
@@ -280,12 +280,3 @@ def _read(read: TileReader, tile: Any) -> bytes:
         return read(tile)
     except OSError as error:
         raise Unavailable(f"The log's {tile.path} cannot be read ({error}).") from error
-
-
-def _call(path: str, body: object = None) -> dict[str, Any]:
-    async def run() -> dict[str, Any]:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
-            return dict(await client.call("GET" if body is None else "POST", path, body))
-
-    return asyncio.run(run())

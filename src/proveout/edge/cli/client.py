@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 
+from proveout import settings
 from proveout.errors import ProveoutError, StartRefused, Unavailable
 from proveout.releases.bundle import pack, read_folder
 from proveout.releases.manifest import read_app
@@ -113,6 +114,17 @@ async def connect(url: str, key: str | None, certificate: Path | None = None) ->
     connector = aiohttp.TCPConnector(ssl=_pinned(certificate) if certificate else True)
     async with aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector) as session:
         yield Client(session, url)
+
+
+def ask(method: str, path: str, body: object = None) -> Any:
+    """What the server that the environment names answers to one call. Raises Refused, Unavailable, StartRefused."""
+
+    async def run() -> Any:
+        told = settings.read()
+        async with connect(told.url, told.key) as client:
+            return await client.call(method, path, body)
+
+    return asyncio.run(run())
 
 
 def _pinned(certificate: Path) -> ssl.SSLContext:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from proveout import settings
 from proveout.edge.cli import output
-from proveout.edge.cli.client import connect
+from proveout.edge.cli.client import ask
 
 
 class By(StrEnum):
@@ -29,12 +27,7 @@ def costs(
 ) -> None:
     """Show requests, tokens and USD. Unpriced requests are not in the USD: their models have no price."""
 
-    async def run() -> dict[str, Any]:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
-            return dict(await client.call("GET", f"/api/v1/costs?by={by}&days={days}"))
-
-    found = asyncio.run(run())
+    found = ask("GET", f"/api/v1/costs?by={by}&days={days}")
     if json:
         output.document(found)
     else:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from proveout import settings
 from proveout.edge.cli import output
-from proveout.edge.cli.client import connect
+from proveout.edge.cli.client import ask
 
 
 def erase(
@@ -17,13 +15,7 @@ def erase(
     json: output.AsJson = False,
 ) -> None:
     """Destroy everything that a subject asked and was answered. The log still verifies; nothing brings it back."""
-
-    async def run() -> dict[str, Any]:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
-            return dict(await client.call("POST", "/api/v1/erasures", {"subject": subject}))
-
-    done = asyncio.run(run())
+    done = ask("POST", "/api/v1/erasures", {"subject": subject})
     if json:
         output.document(done)
         return

@@ -12,8 +12,8 @@ import typer
 
 from proveout import settings
 from proveout.edge.cli import output
-from proveout.edge.cli.client import connect
-from proveout.edge.cli.releases import Named, get, send, split
+from proveout.edge.cli.client import ask, connect
+from proveout.edge.cli.releases import Named, split
 from proveout.errors import InvalidInput
 from proveout.evals import leakage
 from proveout.evals.cases import read_cases, write_cases
@@ -90,7 +90,7 @@ def plan(
     """Say, before anything runs, how many cases and repeats show a change of a size, and what that takes."""
     name, number = split(release)
     query = f"?effect={effect}" + (f"&cases={cases}" if cases else "")
-    found = get(f"/api/v1/apps/{name}/releases/{number}/evaluations/plan{query}")
+    found = ask("GET", f"/api/v1/apps/{name}/releases/{number}/evaluations/plan{query}")
     if json:
         output.document(found)
         return
@@ -114,11 +114,11 @@ def datasets(
     """List the data sets of an app, or keep the next version of one. Every mistake is named with its line."""
     if put:
         known = dataset or put.stem.lower()
-        found = send("PUT", f"/api/v1/apps/{name}/datasets/{known}", {"text": _text(put)})
+        found = ask("PUT", f"/api/v1/apps/{name}/datasets/{known}", {"text": _text(put)})
         said = f"{found['name']}@{found['version']}: {found['cases']} cases, {found['counted']} of them count"
         output.document(found) if json else output.say(said)
         return
-    found = get(f"/api/v1/apps/{name}/datasets")
+    found = ask("GET", f"/api/v1/apps/{name}/datasets")
     if json:
         output.document(found)
     else:
@@ -128,7 +128,7 @@ def datasets(
 @app.command("list")
 def list_(name: Annotated[str, typer.Argument(metavar="APP")], json: output.AsJson = False) -> None:
     """List the evaluations of an app, newest first."""
-    found = get(f"/api/v1/apps/{name}/evaluations")
+    found = ask("GET", f"/api/v1/apps/{name}/evaluations")
     if json:
         output.document(found)
         return

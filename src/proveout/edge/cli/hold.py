@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from proveout import settings
 from proveout.edge.cli import output
-from proveout.edge.cli.client import connect
+from proveout.edge.cli.client import ask
 from proveout.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True)
@@ -25,14 +23,14 @@ def add(
     """Keep what a subject or an app has on record from retention and erasure."""
     if (subject is None) == (app_ is None):
         raise InvalidInput("Give --subject or --app, one of them.")
-    made = _call("POST", "/api/v1/holds", {"subject": subject, "app": app_, "reason": reason})
+    made = ask("POST", "/api/v1/holds", {"subject": subject, "app": app_, "reason": reason})
     output.document(made) if json else output.say(made["id"])
 
 
 @app.command("list")
 def list_(json: output.AsJson = False) -> None:
     """List the holds that stand, oldest first."""
-    found = _call("GET", "/api/v1/holds")
+    found = ask("GET", "/api/v1/holds")
     output.document(found) if json else output.table(found["holds"], ("id", "subject", "app", "reason", "by", "since"))
 
 
@@ -41,14 +39,5 @@ def remove(
     hold: Annotated[str, typer.Argument(help="The hold's id, as `hold list` shows it.")], json: output.AsJson = False
 ) -> None:
     """Lift a hold; retention and erasure go on from now."""
-    _call("DELETE", f"/api/v1/holds/{hold}")
+    ask("DELETE", f"/api/v1/holds/{hold}")
     output.document({"lifted": hold}) if json else output.say(f"{hold} is lifted")
-
-
-def _call(method: str, path: str, body: object = None) -> Any:
-    async def run() -> Any:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
-            return await client.call(method, path, body)
-
-    return asyncio.run(run())

@@ -9,7 +9,7 @@ import typer
 
 from proveout import settings
 from proveout.edge.cli import output
-from proveout.edge.cli.client import connect
+from proveout.edge.cli.client import ask, connect
 from proveout.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True)
@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True)
 @app.command()
 def create(
     name: str,
-    role: Annotated[str, typer.Option(help="user, or developer.")] = "user",
+    role: Annotated[str, typer.Option(help="user, developer, operator, approver or publisher.")] = "user",
     app_: Annotated[list[str] | None, typer.Option("--app", help="An app that it may ask; default: every app.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="A model that it may call directly.")] = None,
     group: Annotated[list[str] | None, typer.Option(help="A group whose documents it may read.")] = None,
@@ -26,14 +26,7 @@ def create(
 ) -> None:
     """Make an API key. Its text is shown once and kept nowhere."""
     body = {"name": name, "role": role, "apps": app_ or None, "models": model or [], "groups": group or []}
-
-    async def run() -> dict[str, str]:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
-            made: dict[str, str] = await client.call("POST", "/api/v1/keys", body)
-            return made
-
-    made = asyncio.run(run())
+    made = ask("POST", "/api/v1/keys", body)
     output.document(made) if json else output.say(
         f"{made['key']}\n(id {made['id']}; this is the only time it is shown)"
     )
@@ -42,17 +35,11 @@ def create(
 @app.command("list")
 def list_(json: output.AsJson = False) -> None:
     """List the keys of the workspace, newest first."""
-
-    async def run() -> list[dict[str, object]]:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
-            return list((await client.call("GET", "/api/v1/keys"))["keys"])
-
-    found = asyncio.run(run())
+    found = ask("GET", "/api/v1/keys")
     if json:
-        output.document({"keys": found})
+        output.document(found)
     else:
-        output.table(found, ("id", "name", "role", "apps", "models", "groups", "created", "revoked"))
+        output.table(found["keys"], ("id", "name", "role", "apps", "models", "groups", "created", "revoked"))
 
 
 @app.command()
@@ -60,13 +47,7 @@ def revoke(
     key: Annotated[str, typer.Argument(help="The key's id, as `key list` shows it.")], json: output.AsJson = False
 ) -> None:
     """Revoke a key; it is refused from now on."""
-
-    async def run() -> None:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
-            await client.call("DELETE", f"/api/v1/keys/{key}")
-
-    asyncio.run(run())
+    ask("DELETE", f"/api/v1/keys/{key}")
     output.document({"revoked": key}) if json else output.say(f"{key} is revoked")
 
 

@@ -11,12 +11,13 @@ import typer
 
 from proveout import settings
 from proveout.edge.cli import output
-from proveout.edge.cli.client import connect
+from proveout.edge.cli.client import ask, connect
 from proveout.errors import InvalidInput
 from proveout.releases.bundle import pack, read_folder
 from proveout.releases.manifest import read_app
 
 app = typer.Typer(no_args_is_help=True)
+_BASES = "/api/v1/knowledge"
 Name = Annotated[str, typer.Argument(metavar="KNOWLEDGE")]
 
 
@@ -55,7 +56,7 @@ def sync(
 @app.command()
 def status(json: output.AsJson = False) -> None:
     """List the bases with the snapshots that are searched, and what could not be read."""
-    found = _call("GET", "")
+    found = ask("GET", _BASES)
     if json:
         output.document(found)
         return
@@ -77,7 +78,7 @@ def search(
     json: output.AsJson = False,
 ) -> None:
     """Search the newest snapshot, as far as your key may read."""
-    found = _call("POST", f"/{quote(name)}/search", {"query": query, "k": k, "mode": mode, "as": as_})
+    found = ask("POST", f"{_BASES}/{quote(name)}/search", {"query": query, "k": k, "mode": mode, "as": as_})
     if json:
         output.document(found)
         return
@@ -89,7 +90,7 @@ def search(
 @app.command()
 def snapshots(name: Name, json: output.AsJson = False) -> None:
     """List the snapshots of a base, newest first, and what could not be read."""
-    found = _call("GET", f"/{quote(name)}/snapshots")
+    found = ask("GET", f"{_BASES}/{quote(name)}/snapshots")
     if json:
         output.document(found)
         return
@@ -101,7 +102,7 @@ def snapshots(name: Name, json: output.AsJson = False) -> None:
 @app.command()
 def diff(name: Name, before: str, after: str, json: output.AsJson = False) -> None:
     """Say which documents one snapshot added, removed and changed against another, given by their digests."""
-    found = _call("GET", f"/{quote(name)}/snapshots/{quote(before)}/diff/{quote(after)}")
+    found = ask("GET", f"{_BASES}/{quote(name)}/snapshots/{quote(before)}/diff/{quote(after)}")
     if json:
         output.document(found)
         return
@@ -115,14 +116,5 @@ def diff(name: Name, before: str, after: str, json: output.AsJson = False) -> No
 @app.command()
 def rollback(name: Name, to: Annotated[str, typer.Option(help="The digest of the snapshot.")]) -> None:
     """Let an older snapshot be searched again. What is pushed next is added to that one."""
-    _call("POST", f"/{quote(name)}/rollback", {"snapshot": to})
+    ask("POST", f"{_BASES}/{quote(name)}/rollback", {"snapshot": to})
     output.say(f"{name} {to}")
-
-
-def _call(method: str, path: str, body: object = None) -> dict[str, Any]:
-    async def run() -> dict[str, Any]:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
-            return dict(await client.call(method, f"/api/v1/knowledge{path}", body))
-
-    return asyncio.run(run())

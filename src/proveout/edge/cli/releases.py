@@ -13,7 +13,7 @@ import typer
 
 from proveout import settings
 from proveout.edge.cli import output
-from proveout.edge.cli.client import connect
+from proveout.edge.cli.client import ask, connect
 from proveout.errors import InvalidInput
 from proveout.evals.cases import read_cases
 from proveout.releases.bundle import read_folder
@@ -92,7 +92,7 @@ def create(folder: Folder, json: output.AsJson = False) -> None:
 @app.command("list")
 def list_(name: Annotated[str, typer.Argument(metavar="APP")], json: output.AsJson = False) -> None:
     """List the releases of an app, newest first."""
-    found = get(f"/api/v1/apps/{name}/releases")
+    found = ask("GET", f"/api/v1/apps/{name}/releases")
     if json:
         output.document(found)
     else:
@@ -103,7 +103,7 @@ def list_(name: Annotated[str, typer.Argument(metavar="APP")], json: output.AsJs
 def show(release: Named, json: output.AsJson = False) -> None:
     """Show one release: its resolved manifest and its facts."""
     name, number = split(release)
-    found = get(f"/api/v1/apps/{name}/releases/{number}")
+    found = ask("GET", f"/api/v1/apps/{name}/releases/{number}")
     if json:
         output.document(found)
         return
@@ -126,7 +126,7 @@ def diff_(before: Named, after: Named, json: output.AsJson = False) -> None:
     (name, number), (other_name, other) = split(before), split(after)
     if other_name != name:
         raise InvalidInput(f"{before} and {after} are releases of two apps: give two of the same.")
-    found = get(f"/api/v1/apps/{name}/releases/{number}/diff/{other}")
+    found = ask("GET", f"/api/v1/apps/{name}/releases/{number}/diff/{other}")
     if json:
         output.document(found)
         return
@@ -176,7 +176,7 @@ def promote(
     """Make a release the stable one of a stage. Refused, with what is missing, where the stage's gate is closed."""
     name, number = split(release)
     body = {"release": number, "stage": to, "break_glass": break_glass}
-    done = send("POST", f"/api/v1/apps/{name}/promotions", body)
+    done = ask("POST", f"/api/v1/apps/{name}/promotions", body)
     output.document(done) if json else output.say(f"{release} is the stable release of {to}")
 
 
@@ -191,7 +191,7 @@ def approve(
     """Approve a release for a stage, or refuse it. Its own author cannot."""
     name, number = split(release)
     body = {"stage": to, "verdict": "fail" if refuse else "pass", "comment": comment}
-    made = send("POST", f"/api/v1/apps/{name}/releases/{number}/approvals", body)
+    made = ask("POST", f"/api/v1/apps/{name}/releases/{number}/approvals", body)
     said = "refused" if refuse else "approved"
     output.document(made) if json else output.say(f"{release} is {said} for {to}: {made['id']}")
 
@@ -200,7 +200,7 @@ def approve(
 def readiness(release: Named, json: output.AsJson = False) -> None:
     """Show what each stage demands of a release, what it has, and what blocks it. Exit code 1: something does."""
     name, number = split(release)
-    found = get(f"/api/v1/apps/{name}/releases/{number}/readiness")
+    found = ask("GET", f"/api/v1/apps/{name}/releases/{number}/readiness")
     if json:
         output.document(found)
     else:
@@ -237,7 +237,7 @@ def attest(
             body |= {"file": file.name, "file_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
         except OSError as error:
             raise InvalidInput(f"{file} cannot be read: {error.strerror}.") from error
-    made = send("POST", f"/api/v1/apps/{name}/releases/{number}/evidence", body)
+    made = ask("POST", f"/api/v1/apps/{name}/releases/{number}/evidence", body)
     output.document(made) if json else output.say(f"{made['id']}: {kind} of {release}: {verdict}")
 
 
@@ -247,25 +247,3 @@ def split(release: str) -> tuple[str, int]:
     if not name or not number.isdigit():
         raise InvalidInput(f"{release!r} does not name a release: write APP@N, for example helpdesk@1.")
     return name, int(number)
-
-
-def get(path: str) -> dict[str, Any]:
-    """What the server answers to a GET."""
-
-    async def run() -> dict[str, Any]:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
-            return dict(await client.call("GET", path))
-
-    return asyncio.run(run())
-
-
-def send(method: str, path: str, body: object) -> dict[str, Any]:
-    """What the server answers to a body."""
-
-    async def run() -> dict[str, Any]:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
-            return dict(await client.call(method, path, body))
-
-    return asyncio.run(run())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import urllib.parse
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,9 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from proveout import settings
 from proveout.edge.cli import output
-from proveout.edge.cli.client import connect
+from proveout.edge.cli.client import ask
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -58,7 +56,7 @@ def list_requests(
         until=until,
         limit=limit,
     )
-    found = _get(f"/api/v1/requests?{urllib.parse.urlencode(which)}")
+    found = ask("GET", f"/api/v1/requests?{urllib.parse.urlencode(which)}")
     if json:
         output.document(found)
         return
@@ -79,7 +77,7 @@ def show(
     json: output.AsJson = False,
 ) -> None:
     """Show one request: who asked, which release answered, what was found and checked, tokens, cost and times."""
-    row = _get(f"/api/v1/requests/{request}")
+    row = ask("GET", f"/api/v1/requests/{request}")
     if json:
         output.document(row)
         return
@@ -96,12 +94,3 @@ def show(
 
 def _short(value: Any) -> Any:
     return {k: v for k, v in value.items() if v not in (None, [])} or None if isinstance(value, dict) else value
-
-
-def _get(path: str) -> dict[str, Any]:
-    async def run() -> dict[str, Any]:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
-            return dict(await client.call("GET", path))
-
-    return asyncio.run(run())

@@ -23,6 +23,7 @@ from proveout.evals.plan import Effort, plan
 from proveout.evals.runner import CONCURRENT, check_groups, is_random
 from proveout.releases.measure import report_of, scored_cases
 from proveout.serving.resolve import find_release
+from proveout.store.pool import Row
 from proveout.store.sealing import seal, unseal
 
 router = APIRouter(prefix="/api/v1")
@@ -166,12 +167,7 @@ async def list_evaluations(
 async def show_evaluation(request: Request, caller: Caller, evaluation: str) -> dict[str, Any]:
     """The summary of an evaluation and every scored answer."""
     keys.require(caller, Right.EVALUATIONS_RUN)
-    here = gateway(request)
-    async with here.store.within(caller.scope) as session:
-        row = await session.row("evaluations.get", evaluation=evaluation)
-        if row is None:
-            raise NotFound(f"There is no evaluation {evaluation}.")
-        cases = await scored_cases(session, here.keyring, caller.key.workspace, evaluation)
+    row, cases = await _evaluation(request, caller, evaluation)
     shown = ("id", "app", "release", "baseline", "golden", "repeats", "summary", "created")
     return {**{key: row[key] for key in shown}, "cases": msgspec.to_builtins(cases)}
 
@@ -182,17 +178,22 @@ async def show_report(
 ) -> Response:
     """The report of an evaluation: one HTML file with its plots, Markdown, JUnit XML, or JSON."""
     keys.require(caller, Right.EVALUATIONS_RUN)
+    row, cases = await _evaluation(request, caller, evaluation)
+    if row["summary"] is None:
+        raise Conflict(f"{evaluation} has not ended yet.")
+    made = report_of(find(request, caller, row["app"], row["release"]), row, cases)
+    kind, write = _FORMATS[format]
+    return Response(write(made), media_type=kind, headers={"content-security-policy": _STYLED_ALONE})
+
+
+async def _evaluation(request: Request, caller: Principal, evaluation: str) -> tuple[Row, list[dict[str, Any]]]:
+    """An evaluation and what was asked, answered and scored in it. Raises NotFound."""
     here = gateway(request)
     async with here.store.within(caller.scope) as session:
         row = await session.row("evaluations.get", evaluation=evaluation)
         if row is None:
             raise NotFound(f"There is no evaluation {evaluation}.")
-        if row["summary"] is None:
-            raise Conflict(f"{evaluation} has not ended yet.")
-        cases = await scored_cases(session, here.keyring, caller.key.workspace, evaluation)
-    made = report_of(find(request, caller, row["app"], row["release"]), row, cases)
-    kind, write = _FORMATS[format]
-    return Response(write(made), media_type=kind, headers={"content-security-policy": _STYLED_ALONE})
+        return row, await scored_cases(session, here.keyring, caller.key.workspace, evaluation)
 
 
 async def _questions(request: Request, caller: Principal, release: Release, body: NewEvaluation) -> str:
