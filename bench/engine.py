@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.gateway import free_port, wait_for
+from bench.plots import bars
 from proveout.engine import weights
 
 STREAMS, TOKENS, ROUNDS = 16, 64, 3
@@ -310,7 +311,18 @@ def main() -> None:
     )
     print(page)
     if options.output:
-        options.output.write_text(page + "\n")
+        written = [
+            ("Proveout", fast),
+            ("openvino-genai", direct),
+            ("llama.cpp's server", llamacpp),
+            ("transformers", loop),
+        ]
+        vectors_of = [("Proveout", embedded), ("sentence-transformers", rate)]
+        plots = [
+            bars(options.output, "generation", "tokens/s", written),
+            bars(options.output, "embedding", "passages/s", vectors_of),
+        ]
+        options.output.write_text("\n\n".join([page, *plots]) + "\n")
 
 
 def _row(name: str, rate: float | None, ours: float) -> str:

@@ -27,6 +27,8 @@ from pathlib import Path
 
 import psycopg
 
+from bench.plots import bars
+
 GATEWAY_CORE, OTHER_CORE = "0", "1"
 BODY = {"messages": [{"role": "user", "content": "How many days of annual leave do we get in Leeds?"}]}
 
@@ -257,7 +259,9 @@ def main() -> None:
     print(found)
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(f"# Gateways beside each other\n\n{_HOW}\n\n{found}\n")
+        drawn = [(name, many and many.rate) for name, _, many in rows[1:]]  # not the upstream itself
+        plot = bars(options.output, "32-connections", "requests/s", drawn)
+        options.output.write_text(f"# Gateways beside each other\n\n{_HOW}\n\n{found}\n\n{plot}\n")
 
 
 _HOW = """Written by `make bench`. Plain chat requests, not streamed, against one instant upstream on the same machine.
