@@ -20,6 +20,7 @@ from proveout.releases import evidence
 from proveout.releases.policy import Criterion
 from proveout.store.pool import Row
 
+_FACTS = ("purpose", "problem", "objectives", "targets", "owners", "risk", "risks", "data_classes")
 _SHOWN = 10  # releases of an app
 _EVALUATIONS = 20
 
@@ -79,7 +80,7 @@ async def show_release(request: Request) -> Response:
         caller,
         at=now(),
         release=release,
-        facts={k: v for k, v in release.facts.items() if v},
+        facts={name: value for name in _FACTS if (value := release.facts.get(name))},
         stages=_stages(here, release),
         checked=checked,
         evidence=found,
