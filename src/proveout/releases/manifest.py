@@ -12,7 +12,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from proveout.domain import KNOWLEDGE_NAME, PromptTexts
 from proveout.errors import InvalidInput
-from proveout.evals.scorers.confined import custom_scorers
+from proveout.evals.scorers import scorers as named_scorers
+from proveout.evals.scorers.confined import Confined
 from proveout.releases.plan import Plan
 from proveout.retrieval.readers import check_readers, matches
 from proveout.serving.templates import check_template
@@ -304,10 +305,11 @@ def read_app(files: Mapping[str, bytes]) -> App:
             problems.append(_problem(lines, key, f"the template does not render: {error.message}"))
     golden = text_of("evals.golden", declared.evals.golden, "")
     scorers = text_of("evals.scorers", declared.evals.scorers, "")
-    try:
-        custom_scorers(scorers, declared.evals.scorers or "") if scorers else {}
-    except InvalidInput as error:
-        problems.append(_problem(lines, "evals.scorers", error.message))
+    if scorers:
+        try:
+            named_scorers(custom=Confined(scorers, declared.evals.scorers or ""))  # read, not run
+        except InvalidInput as error:
+            problems.append(_problem(lines, "evals.scorers", error.message))
     names = [part.name for part in declared.knowledge]
     sources: dict[str, Mapping[str, bytes]] = {}
     for position, part in enumerate(declared.knowledge):

@@ -85,6 +85,29 @@ def test_a_template_that_does_not_render_is_a_mistake() -> None:
         read(GOOD.replace("model:", "prompt: {answer: a.md}\nmodel:"), **{"a.md": b"{{ question.__class__.mro() }}"})
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("def polite(case, delivered) -> bool:\n    return True\n", ""),
+        ("def correct(case, delivered) -> bool:\n    return True\n", "correct is the name of a built-in scorer"),
+        ("def polite(answer):\n    return 1\n", "scorers.py:1: polite: a scorer takes (case, delivered)"),
+        ("def polite(case, delivered):\n", "scorers.py:1"),
+    ],
+)
+def test_scorers_of_ones_own(code: str, said: str) -> None:
+    files = {
+        "app.yaml": (GOOD + "evals: {scorers: scorers.py}\n").encode(),
+        "docs/a.md": b"",
+        "scorers.py": code.encode(),
+    }
+    if not said:
+        assert read_app(files).scorers == code
+        return
+    with pytest.raises(Mistakes) as caught:
+        read_app(files)
+    assert said in caught.value.message and caught.value.message.startswith("app.yaml:10: evals.scorers: ")
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_named(raw: bytes) -> None:
     try:
