@@ -12,7 +12,7 @@ from contextlib import aclosing
 
 from proveout.domain import Citation, Finish, Outcome, Passage, Support, Text, Usage, Verdict
 from proveout.guard.support import SupportCheck, adds, covered
-from proveout.language import SentenceStream
+from proveout.language import SentenceStream, sentences
 from proveout.retrieval.cite import MAX_WORDS
 from proveout.serving.call import Answer, Call, Piece, Rooms
 from proveout.serving.generate import generate
@@ -137,15 +137,24 @@ def _is_news(sentence: str, released: str, call: Call) -> bool:
 def _quotes(call: Call, released: str, citations: Citations) -> Iterator[str]:
     """What the best quotes say that the answer does not yet say, sentence by sentence, while there is room."""
     for quote in call.quotes:
-        if covered(quote.text, released) or len(f"{released} {quote.text}".split()) >= ANSWER_WORDS:
+        news = _news(quote.text, released)
+        if not news or len(f"{released} {news}".split()) >= ANSWER_WORDS:
             continue
-        citation = citations.cite(quote.passage, quote.text)
-        text = f"{quote.text} [{citation.number}]"
+        citation = citations.cite(quote.passage, news)
+        text = f"{news} [{citation.number}]"
         if released:
             text = ("" if released[-1].isspace() else "\n\n") + text
         released += text
         stream = SentenceStream()
         yield from (*stream.feed(text), *stream.close())
+
+
+def _news(quote: str, released: str) -> str:
+    """The stretch of a quote from the first sentence to the last that the answer does not say yet, as it stands."""
+    if covered(quote, released):
+        return ""
+    new = [sentence for sentence in sentences(quote) if not covered(sentence.text, released)]
+    return quote[new[0].start : new[-1].end] if new else ""
 
 
 async def _sentences(call: Call, rooms: Rooms) -> AsyncGenerator[str | Finish, None]:
