@@ -277,6 +277,11 @@ class Directory:
     routes: Mapping[tuple[str, str, StageName], Route]  # by workspace, app, stage
     session_secret: bytes = field(repr=False)
 
+    def stages_of(self, release: Release) -> list[StageName]:
+        """The stages that a release is the stable one of, ascending."""
+        at = ((stage, self.routes.get((release.workspace, release.app, stage))) for stage in STAGES)
+        return [stage for stage, route in at if route and route.stable == release.number]
+
 
 Basis = Literal["measured", "attested"]
 Finding = Literal["pass", "fail", "inconclusive"]

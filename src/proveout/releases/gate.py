@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from proveout.domain import STAGES, Evidence, Release, StageName
+from proveout.domain import Evidence, Release, StageName
 from proveout.errors import GateClosed
 from proveout.ledger.integrate import LogKeys
 from proveout.releases.evidence import APPROVAL, of_release
@@ -27,7 +27,7 @@ class Gate:
             return []
         evidence = await of_release(session, self.keys, release)
         tenures: dict[str, set[str]] = {}
-        for name in STAGES:
+        for name in {c.stable_in for c in self.policy.stages[stage] if c.stable_in}:
             about = {"workspace": release.workspace, "app": release.app, "stage": name}
             rows = await session.fetch("tenures.of_stage", **about)
             tenures[name] = {row["digest"] for row in rows if not row["broke_glass"]}
@@ -39,15 +39,19 @@ class Gate:
 
     async def demand(self, session: Session, release: Release, stage: StageName) -> None:
         """Raises GateClosed with the list of what is missing, unless the release may enter the stage."""
-        checked = await self.check(session, release, stage)
-        missing = [
-            {"id": criterion.id, "missing": lack, "reason": criterion.reason, "source": criterion.source}
-            for criterion, lack in checked
-            if lack
-        ]
-        if missing:
-            said = "; ".join(f"{m['id']}: {m['missing']}" for m in missing)
-            raise GateClosed(f"{release.label} may not enter {stage} yet: {said}", missing=missing)
+        closed_to(release, stage, await self.check(session, release, stage))
+
+
+def closed_to(release: Release, stage: StageName, checked: Sequence[tuple[Criterion, str]]) -> None:
+    """Raises GateClosed with what is missing, where something is. `checked` is what `Gate.check` said."""
+    missing = [
+        {"id": criterion.id, "missing": lack, "reason": criterion.reason, "source": criterion.source}
+        for criterion, lack in checked
+        if lack
+    ]
+    if missing:
+        said = "; ".join(f"{m['id']}: {m['missing']}" for m in missing)
+        raise GateClosed(f"{release.label} may not enter {stage} yet: {said}", missing=missing)
 
 
 def lacks(

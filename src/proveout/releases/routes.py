@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from proveout.domain import Candidate, Principal, Release, Right, StageName
 from proveout.errors import Conflict, InvalidInput, NotFound
-from proveout.releases.gate import Gate
+from proveout.releases.gate import Gate, closed_to
 from proveout.store.events import Kind, note
 from proveout.store.pool import Row, Session, Store, as_json
 
@@ -33,9 +33,10 @@ class Routes:
             _may_break(principal, break_glass)
         async with self.store.within(principal.scope) as session:
             await self.lock(session, release.workspace, release.app, stage)
-            lacking = [c.id for c, lack in await self.gate.check(session, release, stage) if lack]
+            checked = await self.gate.check(session, release, stage)
+            lacking = [criterion.id for criterion, lack in checked if lack]
             if not break_glass:
-                await self.gate.demand(session, release, stage)
+                closed_to(release, stage, checked)
             elif lacking:
                 about = _about(release, stage) | {"reason": break_glass, "lacking": lacking}
                 await note(session, release.workspace, Kind.GLASS_BROKEN, principal.key.id, about)

@@ -81,7 +81,7 @@ async def show_release(request: Request) -> Response:
         at=now(),
         release=release,
         facts={name: value for name in _FACTS if (value := release.facts.get(name))},
-        stages=_stages(here, release),
+        stages=here.directory().stages_of(release),
         checked=checked,
         evidence=found,
         evaluations=evaluations,
@@ -108,18 +108,9 @@ def _apps(here: Gateway, caller: Principal) -> list[Listed]:
     listed = []
     for app, releases in sorted(mine.items()):
         releases.sort(key=lambda release: -release.number)
-        shown = [(r, s) for r in releases if (s := _stages(here, r)) or r in releases[:_SHOWN]]
+        shown = [(r, s) for r in releases if (s := here.directory().stages_of(r)) or r in releases[:_SHOWN]]
         listed.append(Listed(app, shown, len(releases) - len(shown)))
     return listed
-
-
-def _stages(here: Gateway, release: Release) -> list[str]:
-    routes = here.directory().routes
-    return [
-        stage
-        for stage in STAGES
-        if (route := routes.get((release.workspace, release.app, stage))) and route.stable == release.number
-    ]
 
 
 def _scores(evaluations: Sequence[Row]) -> list[Score]:

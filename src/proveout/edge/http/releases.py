@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from proveout.access import keys
-from proveout.domain import STAGES, Principal, Release, Right, StageName
+from proveout.domain import Principal, Release, Right, StageName
 from proveout.edge.http.bundles import finished, keep_bundle
 from proveout.edge.http.requests import gateway, principal
 from proveout.edge.wiring import CREATE_RELEASE
@@ -146,11 +146,6 @@ def find(request: Request, caller: Principal, app: str, number: int) -> Release:
 
 
 def _listed(request: Request, release: Release) -> dict[str, Any]:
-    routes = gateway(request).directory().routes
-    stages = [
-        stage
-        for stage in STAGES
-        if (route := routes.get((release.workspace, release.app, stage))) and route.stable == release.number
-    ]
+    stages = gateway(request).directory().stages_of(release)
     created: datetime = release.created
     return {"number": release.number, "digest": release.digest, "created": created, "stages": stages}
