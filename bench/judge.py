@@ -15,17 +15,20 @@ import re
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from bench.grounding import Server, running
-from proveout.evals.judge import Agreement, Judge, Preference, Rating, Side, agreement
+from proveout.evals.judge import Agreement, Judge, Preference, Rating, Side, agreement, preference, rating
 from proveout.evals.statistics import Interval
 from proveout.language import content_words
 
 ROOT = Path(__file__).parent.parent
 MODEL = "local/smollm2-135m-instruct"
 CONCURRENT = 4
+JUDGE = Judge(MODEL, repeats=4)
+Ask = Callable[[str], Awaitable[str]]
 
 
 def read(data: Path) -> list[dict[str, Any]]:
@@ -70,24 +73,25 @@ def embedded(server: Server, temperature: float, seed: int = 0) -> Any:
     return ask
 
 
-async def compare(judge: Judge, rows: list[dict[str, Any]]) -> list[Preference]:
+async def compare(ask: Ask, rows: list[dict[str, Any]]) -> list[Preference]:
     turns = asyncio.Semaphore(CONCURRENT)
 
     async def one(row: dict[str, Any]) -> Preference:
         async with turns:
-            return await judge.prefer(
-                row["query"], row["gt_answer"], row["model1"]["response"], row["model2"]["response"]
-            )
+            answers = row["model1"]["response"], row["model2"]["response"]
+            shown, swapped = JUDGE.prompts(row["query"], row["gt_answer"], *answers)
+            return preference(await ask(shown), await ask(swapped))
 
     return await asyncio.gather(*(one(row) for row in rows))
 
 
-async def rate(judge: Judge, rows: list[dict[str, Any]]) -> list[Rating]:
+async def rate(ask: Ask, rows: list[dict[str, Any]]) -> list[Rating]:
     turns = asyncio.Semaphore(CONCURRENT)
 
     async def one(row: dict[str, Any]) -> Rating:
         async with turns:
-            return await judge.rate(row["query"], row["gt_answer"], row["model1"]["response"])
+            prompt = JUDGE.prompt(row["query"], row["gt_answer"], row["model1"]["response"])
+            return rating([await ask(prompt) for _ in range(JUDGE.repeats)])
 
     return await asyncio.gather(*(one(row) for row in rows))
 
@@ -112,15 +116,15 @@ def main() -> None:
     lines = [
         "| judge | pairs | agrees | Cohen's κ | decided by place: earlier / later | not read | may |",
         "|---|---|---|---|---|---|---|",
-        line("scripted", agreement(asyncio.run(compare(Judge(scripted), rows)), [label(r) for r in rows])),
+        line("scripted", agreement(asyncio.run(compare(scripted, rows)), [label(r) for r in rows])),
     ]
     with tempfile.TemporaryDirectory() as name, running(Path(name)) as server:
         some = rows[: options.limit]
         began = time.perf_counter()
-        said = asyncio.run(compare(Judge(embedded(server, 0)), some))
+        said = asyncio.run(compare(embedded(server, 0), some))
         seconds = (time.perf_counter() - began) / (2 * len(some))
         lines.append(line(MODEL, agreement(said, [label(r) for r in some])))
-        ratings = asyncio.run(rate(Judge(embedded(server, 0.8), repeats=4), some[:8]))
+        ratings = asyncio.run(rate(embedded(server, 0.8), some[:8]))
     read_ones = [r for r in ratings if len(r.scores) > 1]
     unread = f"{sum(r.unread for r in ratings)} of {4 * len(ratings)} could not be read"
     variance = f"the variance of one rating is {sum(r.variance for r in read_ones) / max(len(read_ones), 1):.3f} of 1"

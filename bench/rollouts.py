@@ -20,7 +20,8 @@ from proveout.releases.simulate import Behaviour, End, Traffic, seeds, simulate
 from proveout.serving.arms import chance, hashed
 
 SOUND = Behaviour()  # 1 % errors, 5 % refused, 2 % unsupported, log-normal times with σ = 0.5
-JUDGED = replace(SOUND, score=0.7)
+JUDGED = replace(SOUND, scores={"score": 0.7})
+WHOLE = replace(SOUND, bad={**SOUND.bad, "tool_errors": 0.02}, scores={"score": 0.7, "judge": 0.8})
 
 
 def plan(**given: Any) -> Plan:
@@ -50,7 +51,7 @@ PLANTED = (
     Planted("errors 1 % → 10 %", broken(errors=0.1), 20_000, 1.0, 70),
     Planted("errors 1 % → 3 %", broken(errors=0.03), 60_000, 0.99, 650),
     Planted("times + 50 %", replace(SOUND, median_ms=600), 10_000, 0.99, 150),
-    Planted("score − 0.10 (sd 0.25)", replace(SOUND, score=0.6), 20_000, 0.99, 250, JUDGED),
+    Planted("score − 0.10 (sd 0.25)", replace(SOUND, scores={"score": 0.6}), 20_000, 0.99, 250, JUDGED),
     Planted("unsupported 2 % → 30 %", broken(unsupported=0.3), 10_000, 0.99, 60),
 )
 
@@ -76,17 +77,20 @@ def told(ends: Sequence[End]) -> str:
     return ", ".join(f"{state} {count}" for state, count in Counter(end.state for end in ends).most_common())
 
 
-def ends_of(runs: int, by: Plan, candidate: Behaviour, traffic: Traffic, requests: int, every: int) -> list[End]:
-    return [simulate(by, SOUND, candidate, traffic, requests, random, every) for random in seeds(runs, 1)]
+def ends_of(
+    runs: int, by: Plan, candidate: Behaviour, traffic: Traffic, requests: int, every: int, stable: Behaviour = SOUND
+) -> list[End]:
+    return [simulate(by, stable, candidate, traffic, requests, random, every) for random in seeds(runs, 1)]
 
 
 def sound(runs: int) -> Iterator[str]:
     """A/A: the candidate behaves as the stable release does."""
     steps = plan(steps=["10%", "50%"], minimum={"calls": 100})
-    ends = ends_of(runs, steps, SOUND, Traffic(), 15_000, 50)
+    ends = ends_of(runs, steps, WHOLE, Traffic(), 15_000, 50, WHOLE)
     wrong = sum(end.state == "rolled_back" for end in ends)
     promoted = [end.requests for end in ends if end.state == "promoted"]
-    yield f"{runs:,} rollouts of a candidate that is as the stable release is, steps 10 % and 50 %, α = 1 %:"
+    yield f"{runs:,} rollouts of a candidate that is as the stable release is, with feedback, a judge and calls of"
+    yield "tools, steps 10 % and 50 %, α = 1 %:"
     yield f"{told(ends)}."
     yield f"Rolled back wrongly: {wrong} (aim: at most {4 * runs // 1000} of {runs:,})."
     yield f"Requests until promotion, median: {statistics.median(promoted):,.0f}." if promoted else ""
@@ -95,11 +99,16 @@ def sound(runs: int) -> Iterator[str]:
 def conditions(runs: int) -> Iterator[str]:
     """What else may happen to a rollout."""
     ready = plan(minimum={"calls": 100}, margins={"bad_events": 0.05, "latency": 0.1})
+    rising = plan(steps=["10%", "25%", "50%"], minimum={"calls": 100})
     blind = replace(SOUND, measured=False)
     rows: list[tuple[str, Callable[[], list[End]]]] = [
         ("50 users, 2 of them with clients that always fail", partial(
             ends_of, runs, plan(steps=["10%", "50%"]), SOUND, Traffic(users=50, cursed=2), 5_000, 50)),
-        ("errors 50 %, 500 users", partial(ends_of, runs, plan(), broken(errors=0.5), Traffic(users=500), 5_000, 10)),
+        *(
+            (f"errors 50 %, {users} users, {name}", partial(
+                ends_of, runs, by, broken(errors=0.5), Traffic(users=users), 5_000, 10))
+            for users in (50, 100, 500) for name, by in (("at 10 %", plan()), ("10 %, 25 %, 50 %", rising))
+        ),
         ("split of 20 % where 10 % was set", partial(ends_of, runs, plan(), SOUND, Traffic(split=0.2), 5_000, 10)),
         ("the candidate's times are not measured", partial(ends_of, runs, ready, blind, Traffic(), 10_000, 50)),
         ("the same, measured", partial(ends_of, runs, ready, SOUND, Traffic(), 10_000, 50)),

@@ -35,7 +35,9 @@ async def embed(texts: list[str]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-class _InPlace(Steps):
+class InPlace(Steps):
+    """Runs the steps of a job here and now."""
+
     async def run(self, name: str, step: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         return await step(*args, **kwargs)
 
@@ -63,13 +65,13 @@ class Bases:
             else:
                 await writer.put(uploads.text_row(document, uploads.Document(text=given[0], readers=given[1])))
         await writer.flush()
-        return await self.ingester.push(_InPlace(Scope.system(workspace, "test")), writer.id, knowledge)
+        return await self.ingester.push(InPlace(Scope.system(workspace, "test")), writer.id, knowledge)
 
     async def folder(self, workspace: str, knowledge: str, files: Mapping[str, bytes], rules: Rules) -> Snapshot:
-        return await self.ingester.folder(_InPlace(Scope.system(workspace, "test")), knowledge, files, rules)
+        return await self.ingester.folder(InPlace(Scope.system(workspace, "test")), knowledge, files, rules)
 
     async def rollback(self, workspace: str, knowledge: str, snapshot: str) -> Result:
-        return await self.ingester.rollback(_InPlace(Scope.system(workspace, "test")), knowledge, snapshot)
+        return await self.ingester.rollback(InPlace(Scope.system(workspace, "test")), knowledge, snapshot)
 
     async def search(
         self, scope: Scope, knowledge: str, query: str, mode: SearchMode = "hybrid", snapshot: str = "", k: int = 50

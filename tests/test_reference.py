@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 import reference
 from conftest import HELPDESK, ROOT
-from proveout import settings
+from proveout.configfile import ConfigFile
 from proveout.releases.manifest import AppFile
 
 PAGES = reference.pages()
@@ -36,7 +36,7 @@ def models(model: type[BaseModel], module: str) -> Iterator[type[BaseModel]]:
     yield from (m for m in members if isinstance(m, type) and issubclass(m, BaseModel) and m.__module__ == module)
 
 
-@pytest.mark.parametrize("model", [AppFile, settings.ConfigFile])
+@pytest.mark.parametrize("model", [AppFile, ConfigFile])
 def test_every_key_is_explained(model: type[BaseModel]) -> None:
     silent = {
         f"{part.__name__}.{name}"

@@ -17,7 +17,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "proveout"
 FILES = sorted(SOURCE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
-GROUND = ("domain", "errors", "settings", "language")
+GROUND = ("domain", "errors", "configfile", "settings", "language")
 # A room may import what stands to its right; rooms of one tuple are siblings and import each other never.
 ORDER: tuple[tuple[str, ...], ...] = (
     ("edge", "testing", "__main__"),

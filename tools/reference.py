@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Mount, Route
 
-from proveout import errors, settings
+from proveout import configfile, errors, settings
 from proveout.domain import Right
 from proveout.edge.cli import main as cli
 from proveout.edge.http import problems
@@ -67,7 +67,7 @@ def _config() -> str:
         "The server's config: `proveout.yaml`",
         "Read from `--config`, else `./proveout.yaml`, else `DATA/proveout.yaml`. Everything has a default; "
         "unknown keys are errors. NAME stands for a name of your choice.",
-        _keys(settings.ConfigFile.model_json_schema()),
+        _keys(configfile.ConfigFile.model_json_schema()),
     )
 
 

@@ -33,6 +33,7 @@ class Right(StrEnum):
     KNOWLEDGE_SEARCH = "knowledge:search"
     KNOWLEDGE_WRITE = "knowledge:write"
     MODELS_CALL = "models:call"
+    NOTIFICATIONS_MANAGE = "notifications:manage"
     RELEASES_APPROVE = "releases:approve"
     RELEASES_BREAK_GLASS = "releases:break-glass"
     RELEASES_CREATE = "releases:create"
@@ -226,10 +227,22 @@ class Release:
     facts: Mapping[str, object]
     created: datetime
     author: str = ""  # the key that made it first
+    origins: frozenset[str] = frozenset()  # the authors of the releases that it was derived from
 
     @property
     def label(self) -> str:
         return f"{self.app}@{self.number}"
+
+    @property
+    def authors(self) -> frozenset[str]:
+        """The keys that had a hand in it: none of them may approve it."""
+        return self.origins | {self.author}
+
+    @property
+    def follows(self) -> frozenset[str]:
+        """The knowledge whose newer snapshots its stages are to get, once they have passed the gate of refreshes."""
+        names = self.facts.get("follows")
+        return frozenset(names) if isinstance(names, list) else frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,8 +269,18 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Retired:
+    """The release that a rollout has replaced: conversations that it had on it stay there until a time."""
+
+    release: int
+    rollout: str
+    until: datetime
+    salt: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """Which release a stage of an app serves, since when, and which candidate beside it."""
+    """Which release a stage of an app serves, since when, which candidate beside it, and which one before it."""
 
     workspace: str
     app: str
@@ -265,6 +288,7 @@ class Route:
     stable: int
     since: datetime
     candidate: Candidate | None = None
+    retired: Retired | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,17 @@ import binascii
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError
 
+from proveout import configfile
+from proveout.configfile import ROLES, TOPICS, Capture, Device, Mode, Role, Topic
 from proveout.domain import Price, Timeouts, ToolCall
 from proveout.errors import StartRefused
 
@@ -49,244 +51,6 @@ FOLDERS = Variable("PROVEOUT_FOLDERS", "The folders of the apps that `up` was gi
 METRICS = Variable("PROVEOUT_METRICS", "The folder where the processes of one server share what they count.")
 SERVE = Variable("PROVEOUT_SERVE", "The roles of local models that are started, separated by commas.", "chat,embed")
 VARIABLES = (URL, KEY, DATA, DATABASE, CONFIG, ENGINE, MASTER_KEY, MASTER_KEY_COMMAND, APPS, FOLDERS, METRICS, SERVE)
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Prices(_Strict):
-    input: float = Field(ge=0, description="USD per million tokens of the prompt.")
-    output: float = Field(ge=0, description="USD per million tokens of the answer.")
-
-
-class _RemoteModel(_Strict):
-    version: str = Field(
-        default="", description="What the model is declared to be: part of the digest of every release that uses it."
-    )
-    prices: _Prices | None = Field(default=None, description="Default: the provider's.")
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
-        default="max_tokens",
-        description="How the model is told the bound of its answer: OpenAI's reasoning models take only the second.",
-    )
-
-
-class _Timeouts(_Strict):
-    connect: float = Field(default=5, gt=0, description="Seconds to connect.")
-    first: float = Field(default=60, gt=0, description="Seconds until the first token.")
-    between: float = Field(default=30, gt=0, description="Seconds from one token to the next.")
-    total: float = Field(default=600, gt=0, description="Seconds for the whole answer.")
-
-
-class _Provider(_Strict):
-    base_url: str = Field(pattern=r"^https?://.+/v1/?$", description="Where its OpenAI protocol is; ends in `/v1`.")
-    api_key_env: str | None = Field(default=None, description="The environment variable that holds its API key.")
-    prices: _Prices | None = Field(default=None, description="Of every model without prices of its own.")
-    models: dict[str, _RemoteModel] = Field(
-        default_factory=dict, description="What is known of its models, by the provider's names for them."
-    )
-    region: str = Field(default="", description="Where it runs, as the record of a request names it.")
-    timeouts: _Timeouts = Field(default=_Timeouts(), description="How long the provider is waited for.")
-
-
-class _EchoCall(_Strict):
-    name: str = Field(min_length=1, description="The tool.")
-    arguments: dict[str, Any] = Field(default_factory=dict, description="What it is called with.")
-
-
-class _EchoReply(_Strict):
-    text: str | None = Field(
-        default=None, description="What is said when no tools were offered; by itself, the question."
-    )
-    tool_calls: list[_EchoCall] = Field(
-        min_length=1, description="The calls that are asked for when tools were offered."
-    )
-
-
-class _Echo(_Strict):
-    replies: dict[str, str | _EchoReply] | list[str] = Field(
-        default_factory=dict,
-        description="By question, or a pattern (Python's `re`) found in it, the reply, the first that fits; or a list "
-        "of replies, of which chance takes one. Without a reply, the question.",
-    )
-    seed: int = Field(0, description="What chance starts from, with the request's own `seed` and messages.")
-    error_rate: float = Field(0, ge=0, le=1, description="The share of requests that fail before the first token.")
-    truncate_rate: float = Field(0, ge=0, le=1, description="The share of answers that break off half way.")
-    degrade_rate: float = Field(0, ge=0, le=1, description="The share of answers with their words in reverse.")
-    first_token_ms: float = Field(0, ge=0, le=600_000, description="Milliseconds before the first token.")
-    per_token_ms: float = Field(0, ge=0, le=60_000, description="Milliseconds from one token to the next.")
-    tokens: int | None = Field(None, ge=1, le=100_000, description="Tokens (words) of every answer, by repetition.")
-    chunk: int = Field(1, ge=1, le=10_000, description="Tokens that are sent at once.")
-
-    @field_validator("replies")
-    @classmethod
-    def _patterns(cls, replies: dict[str, str | _EchoReply] | list[str]) -> dict[str, str | _EchoReply] | list[str]:
-        for key in replies if isinstance(replies, dict) else ():
-            try:
-                re.compile(key)
-            except re.error as error:
-                raise ValueError(f"{key!r} is not a pattern ({error}): write a backslash before ( [ * + ? .") from error
-        return replies
-
-
-class _Telemetry(_Strict):
-    otlp: str | None = Field(
-        default=None,
-        pattern=r"^https?://[^/]+",
-        description="Where spans are sent by OTLP over HTTP: `http://collector:4318`. Without it nothing is sent.",
-    )
-    headers_env: str | None = Field(
-        default=None,
-        description="The environment variable that holds the collector's headers: `name=value,name=value`.",
-    )
-    metrics_public: bool = Field(
-        default=False, description="Whether `/metrics` is open to anyone; else a key needs `requests:read`."
-    )
-    log: Literal["json", "text"] | None = Field(
-        default=None, description="How the log is written. Default: text on a terminal, JSON lines elsewhere."
-    )
-
-
-Role = Literal["chat", "embed"]
-ROLES: tuple[Role, ...] = ("chat", "embed")
-Device = Literal["CPU", "GPU", "NPU", "AUTO"]
-Mode = Literal["fast", "deterministic"]
-
-
-class _LocalModel(_Strict):
-    path: str | None = Field(
-        default=None,
-        description="A .gguf file, an OpenVINO IR folder, or a sentence encoder's folder with safetensors; relative to "
-        "this file. A built-in model needs none.",
-    )
-    hub: str | None = Field(
-        default=None,
-        pattern=r"^[\w.-]+/[\w.-]+(@[\w.-]+)?(:[\w./-]+)?$",
-        description="Instead: `OWNER/REPOSITORY@REVISION` on the Hugging Face hub, `:FILE` for one file of it; "
-        "downloaded at the first start.",
-    )
-    device: Device = Field(default="CPU", description="Where it runs; AUTO takes the GPU where there is one.")
-    instances: int = Field(default=1, ge=1, le=16, description="How many processes serve it.")
-    mode: Mode = Field(
-        default="fast",
-        description="`deterministic` gives the same answer alone and under load, at about half the speed.",
-    )
-    memory: ByteSize | None = Field(
-        default=None, description="What one instance may use (`2 GiB`): what the weights leave holds running answers."
-    )
-    chat_template: str | None = Field(
-        default=None, description="A file with a Jinja template that takes the place of the model's own."
-    )
-
-    @model_validator(mode="after")
-    def _one_place(self) -> _LocalModel:
-        if self.path and self.hub:
-            raise ValueError("name a path or a hub, not both")
-        return self
-
-
-class _Engine(_Strict):
-    memory: ByteSize | None = Field(
-        default=None, description="What all local models together may use; a start that needs more is refused."
-    )
-
-
-Capture = Literal["sealed", "none"]
-
-
-class _Captures(_Strict):
-    default: Capture = Field(default="sealed", description="For apps that are not named, and for direct models.")
-    apps: dict[str, Capture] = Field(default_factory=dict, description="For an app, by its name.")
-
-
-class _Witness(_Strict):
-    key: str = Field(description="Its key, as `proveout witness` prints it.")
-    url: str = Field(
-        pattern=r"^https?://[^/].*$", description="Where it answers; checkpoints are posted to `URL/add-checkpoint`."
-    )
-
-    @field_validator("key")
-    @classmethod
-    def _cosigns(cls, key: str) -> str:
-        """C2SP's verifier keys, signature type 4: `NAME+ID+base64(TYPE ‖ KEY)`, the id over name, type and key."""
-        name, _, rest = key.partition("+")
-        try:
-            data = base64.b64decode(rest.partition("+")[2], validate=True)
-        except binascii.Error:
-            data = b""
-        number = hashlib.sha256(f"{name}\n".encode() + data).hexdigest()[:8]
-        if len(data) != 33 or data[0] != 4 or key != f"{name}+{number}+{base64.b64encode(data).decode()}":
-            raise ValueError("this is not a witness's key (NAME+ID+B…), or not the whole of it")
-        return key
-
-
-class _Ledger(_Strict):
-    origin: str = Field(
-        default="proveout.local",
-        pattern=r"^[^\s+]+$",
-        description="The name of this installation, as the web has names: a workspace's log is `ORIGIN/WORKSPACE`.",
-    )
-    public: bool = Field(
-        default=False, description="Whether the log is open to anyone; else a key needs `requests:read`."
-    )
-    witnesses: list[_Witness] = Field(
-        default_factory=list, description="Who cosigns the log's checkpoints. Nothing else is sent anywhere."
-    )
-
-    @field_validator("witnesses")
-    @classmethod
-    def _differ(cls, witnesses: list[_Witness]) -> list[_Witness]:
-        if len({witness.key.partition("+")[0] for witness in witnesses}) < len(witnesses):
-            raise ValueError("two witnesses have one name")
-        return witnesses
-
-
-Days = Annotated[str, Field(pattern=r"^(never|[1-9]\d{0,4}d)$")]
-
-
-class _Retention(_Strict):
-    payloads: Days = Field(default="30d", description="What was asked and answered: days (`30d`), or `never`.")
-    requests: Days = Field(
-        default="never",
-        description="The records of requests, with their payloads, and what the log's entries of them commit to.",
-    )
-    evaluations: Days = Field(default="never", description="Evaluations and their answers.")
-    events: Days = Field(default="never", description="What the log's other entries commit to.")
-
-
-class ConfigFile(_Strict):
-    """The server's config file, `proveout.yaml`."""
-
-    providers: dict[str, _Provider] = Field(
-        default_factory=dict, description="Model providers that speak OpenAI's protocol. Nothing else is called."
-    )
-    models: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")], _LocalModel] = Field(
-        default_factory=dict,
-        description="Models that run here, used as `local/NAME`. The built-in embedder always does; the built-in "
-        "generator does where no other model that writes is named, or it is named too.",
-    )
-    engine: _Engine = Field(default=_Engine(), description="Where local models run.")
-    echo: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")], _Echo] = Field(
-        default_factory=dict, description="Scripted fakes, used as the models `echo/NAME`."
-    )
-    default: str | None = Field(
-        default=None, description="The model for clients that name none. Default: the first app, else the local model."
-    )
-    capture: Capture | _Captures = Field(
-        default="sealed",
-        description="Whether what was asked and answered is kept, sealed, for replay and evaluation.",
-    )
-    retention: _Retention = Field(
-        default=_Retention(),
-        description="After how many days each class of records is deleted. The log's entries stay, and holds keep "
-        "what they cover.",
-    )
-    telemetry: _Telemetry = Field(default=_Telemetry(), description="What is told to those who run the server.")
-    ledger: _Ledger = Field(default=_Ledger(), description="The log of everything that happened, for auditors.")
-    stages: str | None = Field(
-        default=None,
-        description="A file that says which evidence each stage demands, in place of the policy that is shipped.",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,6 +158,52 @@ class LedgerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    """A webhook: its address, and the key that signs."""
+
+    url: str = field(repr=False)
+    secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatSettings:
+    """A chat's incoming webhook."""
+
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class MailSettings:
+    """E-mail through one server. `tls`: from the start, by STARTTLS, or none."""
+
+    to: tuple[str, ...]
+    sender: str
+    host: str
+    port: int
+    tls: Literal["implicit", "starttls", "none"]
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NotifySettings:
+    """Who is told of what; `apps` None: of every app."""
+
+    target: WebhookSettings | ChatSettings | MailSettings
+    on: frozenset[Topic] = frozenset(TOPICS)
+    apps: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MlflowSettings:
+    """Where evaluations are mirrored; without an experiment, each app's in one of its own."""
+
+    tracking_uri: str
+    experiment: str | None
+    token: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What a process was told by its environment and its config file."""
 
@@ -417,6 +227,8 @@ class Settings:
     retention: RetentionSettings
     telemetry: TelemetrySettings
     ledger: LedgerSettings
+    notify: tuple[NotifySettings, ...]
+    mlflow: MlflowSettings | None
     stages: Path | None  # the file of the stage policies, unless it is the shipped one
 
 
@@ -432,7 +244,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
 
     data = Path(get(DATA)).expanduser().absolute()
     path = _config_path(get(CONFIG), data)
-    config = ConfigFile() if path is None else _read_config(path)
+    config = configfile.ConfigFile() if path is None else _read_config(path)
     engine = get(ENGINE)
     return Settings(
         url=get(URL).rstrip("/"),
@@ -455,6 +267,8 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         retention=_retention(config.retention),
         telemetry=_telemetry(config.telemetry, env, path, get(METRICS)),
         ledger=_ledger(config.ledger),
+        notify=tuple(_notify(f"{path}: notify.{at}", n, env) for at, n in enumerate(config.notify)),
+        mlflow=_mlflow(f"{path}: mlflow", config.mlflow, env) if config.mlflow else None,
         stages=_beside(path, config.stages),
     )
 
@@ -472,10 +286,10 @@ def _config_path(named: str, data: Path) -> Path | None:
     return next((p for p in (Path("proveout.yaml"), data / "proveout.yaml") if p.is_file()), None)
 
 
-def _read_config(path: Path) -> ConfigFile:
+def _read_config(path: Path) -> configfile.ConfigFile:
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return ConfigFile.model_validate(content or {})
+        return configfile.ConfigFile.model_validate(content or {})
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StartRefused(f"{path} is not valid YAML: {error}") from error
     except ValidationError as error:
@@ -484,7 +298,7 @@ def _read_config(path: Path) -> ConfigFile:
         raise StartRefused(f"{path}: {key}: {first['msg']}") from error
 
 
-def _provider(name: str, given: _Provider, env: Mapping[str, str], path: Path | None) -> ProviderSettings:
+def _provider(name: str, given: configfile.Provider, env: Mapping[str, str], path: Path | None) -> ProviderSettings:
     if name in ("local", "echo"):
         raise StartRefused(f"{path}: providers.{name}: this name is taken by the built-in models; choose another.")
     key = env.get(given.api_key_env) if given.api_key_env else None
@@ -503,7 +317,7 @@ def _provider(name: str, given: _Provider, env: Mapping[str, str], path: Path | 
     )
 
 
-def _local(name: str, given: _LocalModel, config: Path | None) -> LocalSettings:
+def _local(name: str, given: configfile.LocalModel, config: Path | None) -> LocalSettings:
     beside = (config or Path()).absolute().parent
     return LocalSettings(
         name=name,
@@ -524,7 +338,7 @@ def _roles(names: str) -> tuple[Role, ...]:
     return tuple(role for role in ROLES if role in given)
 
 
-def _echo(name: str, given: _Echo) -> EchoSettings:
+def _echo(name: str, given: configfile.Echo) -> EchoSettings:
     by_question = given.replies if isinstance(given.replies, dict) else {}
     any_of = given.replies if isinstance(given.replies, list) else []
     return EchoSettings(
@@ -535,7 +349,7 @@ def _echo(name: str, given: _Echo) -> EchoSettings:
     )
 
 
-def _echo_reply(question: str, given: str | _EchoReply) -> EchoReply:
+def _echo_reply(question: str, given: str | configfile.EchoReply) -> EchoReply:
     if isinstance(given, str):
         return EchoReply(given)
     mark = hashlib.sha256(question.encode()).hexdigest()[:16]
@@ -546,7 +360,9 @@ def _echo_reply(question: str, given: str | _EchoReply) -> EchoReply:
     return EchoReply(given.text, tuple(calls))
 
 
-def _telemetry(given: _Telemetry, env: Mapping[str, str], path: Path | None, shared: str) -> TelemetrySettings:
+def _telemetry(
+    given: configfile.Telemetry, env: Mapping[str, str], path: Path | None, shared: str
+) -> TelemetrySettings:
     headers: dict[str, str] = {}
     if given.headers_env is not None:
         for pair in env.get(given.headers_env, "").split(","):
@@ -559,22 +375,71 @@ def _telemetry(given: _Telemetry, env: Mapping[str, str], path: Path | None, sha
     return TelemetrySettings(otlp, headers, given.metrics_public, given.log, Path(shared) if shared else None)
 
 
-def _capture(given: Capture | _Captures) -> CaptureSettings:
-    return CaptureSettings(given.default, given.apps) if isinstance(given, _Captures) else CaptureSettings(given)
+def _capture(given: Capture | configfile.Captures) -> CaptureSettings:
+    return (
+        CaptureSettings(given.default, given.apps) if isinstance(given, configfile.Captures) else CaptureSettings(given)
+    )
 
 
-def _retention(given: _Retention) -> RetentionSettings:
+def _retention(given: configfile.Retention) -> RetentionSettings:
     return RetentionSettings(
         **{name: None if value == "never" else int(value[:-1]) for name, value in given.model_dump().items()}
     )
 
 
-def _ledger(given: _Ledger) -> LedgerSettings:
+def _ledger(given: configfile.Ledger) -> LedgerSettings:
     witnesses = tuple(WitnessSettings(witness.key, witness.url.rstrip("/")) for witness in given.witnesses)
     return LedgerSettings(given.origin, given.public, witnesses)
 
 
-def _price(given: _Prices | None) -> Price | None:
+def _notify(key: str, given: configfile.Notify, env: Mapping[str, str]) -> NotifySettings:
+    apps = None if given.apps is None else frozenset(given.apps)
+    if given.email is not None:
+        return NotifySettings(_mail(f"{key}.email", given.email, env), frozenset(given.on), apps)
+    if given.chat is not None:
+        return NotifySettings(ChatSettings(given.chat), frozenset(given.on), apps)
+    assert given.webhook is not None and given.secret_env is not None
+    try:
+        secret = base64.b64decode(_secret(key, given.secret_env, env).removeprefix("whsec_"), validate=True)
+    except binascii.Error:
+        secret = b""
+    if not 24 <= len(secret) <= 64:
+        raise StartRefused(
+            f"{key}.secret_env: {given.secret_env} must hold `whsec_` and 24 to 64 random bytes in base64: "
+            "`echo whsec_$(openssl rand -base64 32)` makes one."
+        )
+    return NotifySettings(WebhookSettings(given.webhook, secret), frozenset(given.on), apps)
+
+
+def _mail(key: str, given: configfile.Email, env: Mapping[str, str]) -> MailSettings:
+    at = urlsplit(given.smtp)
+    try:
+        host, port = at.hostname or "", at.port or (465 if at.scheme == "smtps" else 587)
+    except ValueError as error:
+        raise StartRefused(f"{key}.smtp: {error}.") from error
+    local = host in ("localhost", "::1") or host.startswith("127.")
+    plain = at.scheme == "smtp" and (local or bool(at.query))
+    if plain and not local and given.user_env:
+        raise StartRefused(f"{key}.smtp: the password would cross the network in the clear: take ?tls=off away.")
+    user, password = (_secret(key, name, env) if name else None for name in (given.user_env, given.password_env))
+    tls: Literal["implicit", "starttls", "none"] = (
+        "none" if plain else "starttls" if at.scheme == "smtp" else "implicit"
+    )
+    return MailSettings(tuple(given.to), given.sender, host, port, tls, user, password)
+
+
+def _mlflow(key: str, given: configfile.Mlflow, env: Mapping[str, str]) -> MlflowSettings:
+    token = _secret(f"{key}.token_env", given.token_env, env) if given.token_env else None
+    return MlflowSettings(given.tracking_uri, given.experiment, token)
+
+
+def _secret(key: str, name: str, env: Mapping[str, str]) -> str:
+    if not (value := env.get(name, "")):
+        raise StartRefused(f"{key}: the variable {name} is not set.")
+    return value
+
+
+def _price(given: configfile.Prices | None) -> Price | None:
     return Price(given.input, given.output) if given else None
 
 
@@ -588,4 +453,17 @@ def _owner_key(data: Path) -> str | None:
 def for_child(values: Mapping[Variable, object]) -> dict[str, str]:
     """The environment for a process that this one starts: its own, with these settings in it."""
     given = {variable.name: str(value) for variable, value in values.items() if value is not None}
+    return {**os.environ, **given}
+
+
+def for_mlflow(told: MlflowSettings) -> dict[str, str]:
+    """The environment for a process that writes to MLflow, which tells nobody else of it and does not try for long."""
+    given = {
+        "MLFLOW_TRACKING_URI": told.tracking_uri,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ALLOW_FILE_STORE": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+        **({"MLFLOW_TRACKING_TOKEN": told.token} if told.token else {}),
+    }
     return {**os.environ, **given}

@@ -35,6 +35,18 @@ def test_the_embedded_database_is_fit(dsn: str) -> None:
     }  # fmt: skip
 
 
+def test_a_target_that_takes_no_notifications(dsn: str, administrator: Callable[[str], None]) -> None:
+    administrator("insert into proveout.workspaces values ('default', 's')")
+    columns = "(workspace, name, position, failing, error)"
+    administrator(
+        f"insert into proveout.followers {columns} values ('default', 'chat x', 1, now(), 'it answered 500')"
+    )
+    (found,) = [check for check in asyncio.run(examine(dsn, ["chat x"])) if check.name == "notifications"]
+    assert found.state == "warn" and "chat x, since 2" in found.found and "it answered 500" in found.found
+    (found,) = [check for check in asyncio.run(examine(dsn, ["chat y"])) if check.name == "notifications"]
+    assert found.state == "ok" and "notifications" not in look(dsn)
+
+
 def test_no_answer_is_one_finding() -> None:
     checks = look("postgresql://nobody@127.0.0.1:1/none")
     assert [*checks] == ["database"] and checks["database"].state == "fail" and checks["database"].mend

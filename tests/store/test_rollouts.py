@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -35,6 +36,8 @@ from proveout.releases.policy import read_policy
 from proveout.releases.rollouts import Order, Rollouts
 from proveout.releases.routes import Routes
 from proveout.serving.assignments import Assignments, Drawn
+from proveout.store.configuration import load
+from proveout.store.events import Kind, note
 from proveout.store.pool import Row, Session, Store
 from proveout.store.sealing import Keyring
 
@@ -98,11 +101,15 @@ class Shop:
                 await session._connection.execute(insert, (one.workspace, one.app, one.number, one.digest))
         await self.routes.promote(OPERATOR, self.releases[1], "poc")
 
-    async def serve(self, count: int, broken: bool, chance: random.Random) -> int:
-        """Answers requests as the route says now; answers with how many were drawn, once they are in the log."""
+    async def serve(self, count: int, broken: bool, chance: random.Random, split: float | None = None) -> int:
+        """Answers requests as the route says now; answers with how many were drawn, once they are in the log.
+
+        `split` is what is drawn with, where that is not what the route says.
+        """
         route = await self.route()
         numbers, drawn = [new_request_id() for _ in range(count)], route["candidate"] is not None
-        arms = ["candidate" if drawn and chance.random() < route["weight"] else "stable" for _ in numbers]
+        share = route["weight"] if split is None else split
+        arms = ["candidate" if drawn and chance.random() < share else "stable" for _ in numbers]
         weights = {"candidate": route["weight"], "stable": 1 - route["weight"]}
         begun = [
             Intent(
@@ -111,7 +118,7 @@ class Shop:
                 stage="poc",
                 arm=arm,
                 weight=weights[arm] if drawn else None,
-                unit=chance.choice([None, "ada", "bob"]),
+                unit=chance.choice([None, "ada", "bob"]) if split is None else None,
             )
             for number, arm in zip(numbers, arms, strict=True)
         ]
@@ -125,6 +132,18 @@ class Shop:
         while await self.integrator.integrate(SYSTEM):
             pass
         return count if drawn else 0
+
+    async def judge(self, request: str, decides: bool) -> None:
+        facts = {"request": request, "score": 0.5, "decides": decides, "judge": "echo"}
+        async with self.store.within(SYSTEM) as session:
+            await note(session, "default", Kind.ANSWER_JUDGED, "system", facts)
+
+    async def look(self) -> Any:
+        """What the rollout has seen of the candidate, once it has seen everything."""
+        while await self.integrator.integrate(SYSTEM):
+            pass
+        await self.rollouts.tick(SYSTEM)
+        return (await self.rollouts.show(SYSTEM, "shop", "poc"))["arms"]["candidate"]
 
     async def route(self) -> Row:
         return (await self.all("select * from proveout.routes"))[0]
@@ -235,6 +254,147 @@ def test_a_conversation_keeps_its_arm_for_every_gateway(dsn: str) -> None:
         assert await Assignments(shop.store).keep(rollout, "c", Drawn("stable", None)) == given[0]
         await shop.rollouts.order(OPERATOR, "shop", "poc", "abort")
         assert not await shop.all("select * from proveout.assignments")
+
+    run(dsn, work)
+
+
+def test_after_a_promotion_conversations_stay_until_something_else_happens(dsn: str) -> None:
+    async def work(shop: Shop) -> None:
+        async def promoted(number: int) -> str:
+            await shop.rollouts.start(OPERATOR, shop.releases[number], "poc")
+            rollout = str((await shop.rollouts.show(SYSTEM, "shop", "poc"))["id"])
+            for conversation, arm in (("old", "stable"), ("new", "candidate")):
+                await Assignments(shop.store).keep(rollout, conversation, Drawn(arm, 0.2))  # type: ignore[arg-type]
+            await shop.rollouts.order(OPERATOR, "shop", "poc", "promote")
+            return rollout
+
+        async def kept() -> list[tuple[str, str]]:
+            await shop.rollouts.tick(SYSTEM)
+            rows = await shop.all("select * from proveout.assignments")
+            return [(row["rollout"], row["conversation"]) for row in rows]
+
+        first = await promoted(2)
+        retired = (await load(shop.store)).routes["default", "shop", "poc"].retired
+        assert retired is not None and (retired.release, retired.rollout) == (1, first)
+        assert await kept() == [(first, "old")]
+        assert await Assignments(shop.store).kept(first, "old") == Drawn("stable", 0.2)
+        assert await Assignments(shop.store).kept(first, "new") is None
+        second = await promoted(3)  # another start lets go of the first
+        assert await kept() == [(second, "old")]
+        await shop.routes.roll_back(OPERATOR, "shop", "poc", None, shop.releases)
+        retired = (await load(shop.store)).routes["default", "shop", "poc"].retired
+        assert retired is None or retired.until <= datetime.now(UTC)
+        assert not await kept() and (await shop.route())["retired"] is None
+
+    run(dsn, work)
+
+
+def test_lost_requests_and_judgements_count_once_and_not_after_the_end(dsn: str) -> None:
+    async def work(shop: Shop) -> None:
+        await shop.rollouts.start(OPERATOR, shop.releases[2], "poc")
+        lost = [new_request_id() for _ in range(3)]
+        about = ("default", "key_1", "request", "echo", Parameters(), False, now(), "shop", 2)
+        for number in lost:
+            await shop.journal.write(Intent(number, *about, stage="poc", arm="candidate", weight=0.2))
+        async with shop.store.unscoped() as session:
+            await session.run("writers.seen", id=shop.journal._writer)
+        await asyncio.sleep(0.01)
+        async with shop.store.unscoped() as session:
+            assert await session.row("writers.end_orphans", seconds=0.001) == {"ended": 3}
+        counted = await shop.look()
+        assert (counted["calls"], counted["events"]) == (3, {"errors": 3})
+        await shop.journal.write(Completion(lost[0], "default", Outcome.ANSWERED, "", 1, 1, 5.0, now()))  # of a spool
+        for decides in (True, False):
+            await shop.judge(lost[0], decides)
+        counted = await shop.look()
+        assert (counted["calls"], counted["answered"]) == (3, 0)
+        assert (counted["measured"]["judge"], counted["scores"]) == (1, {"judge": 0.5, "advice": 0.5})
+        await shop.rollouts.order(OPERATOR, "shop", "poc", "abort")
+        before = await shop.state()
+        await shop.judge(lost[1], True)
+        await shop.look()
+        assert (await shop.state())[:-1] == before[:-1]  # but for its own event
+        await shop.rollouts.start(OPERATOR, shop.releases[3], "poc")
+        await shop.judge(lost[1], True)
+        assert (await shop.look())["measured"] == {}  # it was an answer in the rollout before
+
+    run(dsn, work)
+
+
+def test_a_broken_split_freezes_and_whoever_resumes_looks_at_it_afresh(dsn: str) -> None:
+    async def work(shop: Shop) -> None:
+        await shop.rollouts.start(OPERATOR, shop.releases[2], "poc")
+        for _ in range(4):
+            await shop.serve(100, False, random.Random(5), split=0.6)
+            await shop.rollouts.tick(SYSTEM)
+        told = await shop.rollouts.show(SYSTEM, "shop", "poc")
+        assert (told["state"], told["weight"]) == ("frozen", 0.2) and "the split is broken" in told["decisions"][0][
+            "reason"
+        ]
+        assert [one["action"] for one in told["decisions"]] == ["freeze", "start"]
+        await shop.rollouts.order(OPERATOR, "shop", "poc", "resume")
+        assert (await shop.rollouts.show(SYSTEM, "shop", "poc"))["split"]["e_value"] == 1
+        await shop.serve(100, False, random.Random(5))
+        await shop.rollouts.tick(SYSTEM)
+        assert (await shop.rollouts.show(SYSTEM, "shop", "poc"))["step"] == 1
+
+    run(dsn, work)
+
+
+@pytest.mark.parametrize("broken", [True, False], ids=["rolled back", "promoted"])
+def test_a_controller_that_is_killed_at_any_statement_has_done_nothing(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    left = [math.inf]  # statements until it dies
+
+    def mortal(name: str) -> None:
+        method = getattr(Session, name)
+
+        async def dying(self: Session, *arguments: Any, **parameters: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return await method(self, *arguments, **parameters)
+
+        monkeypatch.setattr(Session, name, dying)
+
+    async def until_it_lives(shop: Shop) -> int:
+        for statements in range(100):
+            before, left[0] = await shop.state(), statements
+            try:
+                await shop.rollouts.tick(SYSTEM)
+            except Killed:
+                left[0] = math.inf
+                assert await shop.state() == before
+            else:
+                left[0] = math.inf
+                return statements
+        raise AssertionError
+
+    async def work(shop: Shop) -> None:
+        chance = random.Random(1)
+        await shop.rollouts.start(OPERATOR, shop.releases[2], "poc")
+        for _ in range(5):
+            if await shop.serve(100, broken, chance):
+                assert await until_it_lives(shop) > 8
+        await _together([shop.rollouts] * 3)
+        actions = [one["action"] for one in (await shop.rollouts.show(SYSTEM, "shop", "poc"))["decisions"]]
+        assert actions == (["rolled_back", "start"] if broken else ["promoted", "step", "start"])
+
+    for name in ("run", "row", "fetch"):
+        mortal(name)
+    run(dsn, work)
+
+
+def test_of_several_controllers_one_acts(dsn: str) -> None:
+    async def work(shop: Shop) -> None:
+        await shop.rollouts.start(OPERATOR, shop.releases[2], "poc")
+        for _ in range(5):
+            await shop.serve(100, False, random.Random(2))
+            await _together([shop.rollouts] * 4)
+        decisions = (await shop.rollouts.show(SYSTEM, "shop", "poc"))["decisions"]
+        assert [one["action"] for one in decisions] == ["promoted", "step", "start"]
+        assert len(await shop.all("select * from proveout.tenures")) == 2
 
     run(dsn, work)
 

@@ -128,7 +128,9 @@ def test_the_loop_of_tools(client: openai.OpenAI, here: Server, asked: Bodies, m
     ]
     assert asked[-1]["tools"] == [TOOL] and asked[-1]["tool_choice"] == "required"
     assert asked[-1]["parallel_tool_calls"] is True
-    assert record(here, about(first)["request"])["outcome"] == "answered"
+    recorded = record(here, about(first)["request"])
+    assert recorded["outcome"] == "answered"
+    assert [(tool["name"], tool["fault"]) for tool in recorded["decision"]["tools"]] == [("get_weather", None)] * 2
     turns: list[Any] = [*WEATHER, first.choices[0].message]
     turns += [{"role": "tool", "tool_call_id": c.id, "content": "rain"} for c in calls]
     second = client.chat.completions.create(model=model, messages=turns, tools=[TOOL])

@@ -4,7 +4,17 @@ import pytest
 
 from proveout.domain import Timeouts, ToolCall
 from proveout.errors import StartRefused
-from proveout.settings import EchoReply, RetentionSettings, Settings, WitnessSettings, read
+from proveout.settings import (
+    ChatSettings,
+    EchoReply,
+    MailSettings,
+    NotifySettings,
+    RetentionSettings,
+    Settings,
+    WebhookSettings,
+    WitnessSettings,
+    read,
+)
 
 
 def settings(folder: Path, text: str) -> Settings:
@@ -114,3 +124,75 @@ def test_who_cosigns_the_log(tmp_path: Path) -> None:
 def test_witnesses_that_cannot_be_asked(tmp_path: Path, witnesses: str, said: str) -> None:
     with pytest.raises(StartRefused, match=said):
         settings(tmp_path, f"ledger: {{witnesses: {witnesses}}}")
+
+
+def told(folder: Path, text: str, **variables: str) -> tuple[NotifySettings, ...]:
+    (folder / "proveout.yaml").write_text(f"notify: {text}")
+    return read({"PROVEOUT_CONFIG": str(folder / "proveout.yaml"), "PROVEOUT_DATA": str(folder), **variables}).notify
+
+
+def test_who_is_told(tmp_path: Path) -> None:
+    text = """
+    - {webhook: https://alerts.example/in, secret_env: SECRET, on: [rollback, break-glass], apps: [desk]}
+    - chat: https://chat.example/hooks/x
+    - email: {to: [a@example.com], from: b@example.com, smtp: 'smtp://mail.example', user_env: USER, password_env: WORD}
+    """
+    given = told(tmp_path, text, SECRET="whsec_" + "A" * 32, USER="proveout", WORD="hush")
+    webhook, chat, mail = given
+    assert webhook == NotifySettings(
+        WebhookSettings("https://alerts.example/in", bytes(24)),
+        frozenset({"rollback", "break-glass"}),
+        frozenset({"desk"}),
+    )
+    assert chat == NotifySettings(ChatSettings("https://chat.example/hooks/x")) and len(chat.on) == 8
+    assert mail.target == MailSettings(
+        ("a@example.com",), "b@example.com", "mail.example", 587, "starttls", "proveout", "hush"
+    )
+    assert "hush" not in repr(given) and "hooks" not in repr(given)
+
+
+@pytest.mark.parametrize(
+    ("smtp", "found"),
+    [
+        ("smtps://mail.example", ("mail.example", 465, "implicit")),
+        ("smtp://127.0.0.1:25", ("127.0.0.1", 25, "none")),
+        ("smtp://[::1]:25", ("::1", 25, "none")),
+        ("smtp://mail.example:25?tls=off", ("mail.example", 25, "none")),
+    ],
+)
+def test_how_mail_goes_out(tmp_path: Path, smtp: str, found: tuple[str, int, str]) -> None:
+    (given,) = told(tmp_path, f"[{{email: {{to: [a@example.com], from: b@example.com, smtp: '{smtp}'}}}}]")
+    assert isinstance(given.target, MailSettings)
+    assert (given.target.host, given.target.port, given.target.tls) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[{on: [rollback]}]", r"notify\.0: .*one of webhook, chat and email"),
+        (
+            "[{chat: https://a.example/x, webhook: https://b.example/x, secret_env: S}]",
+            "one of webhook, chat and email",
+        ),
+        ("[{webhook: https://a.example/x}]", "a webhook needs secret_env"),
+        ("[{webhook: https://a.example/x, secret_env: S}]", r"notify\.0: the variable S is not set"),
+        ("[{webhook: https://a.example/x, secret_env: SHORT}]", r"notify\.0\.secret_env: SHORT must hold `whsec_`"),
+        ("[{chat: 'ftp://a.example/x'}]", r"notify\.0\.chat"),
+        ("[{chat: https://a.example/x, on: [weather]}]", r"notify\.0\.on\.0: .*'break-glass'"),
+        ("[{chat: https://a.example/x, in: [rollback]}]", r"notify\.0\.in"),
+        ("[{email: {to: ['a@b.c\\nBcc: d@e.f'], from: b@e.f, smtp: 'smtp://m'}}]", r"email\.to\.0"),
+        (
+            "[{chat: https://a.example/x}, {chat: https://a.example/x, on: [sync]}]",
+            "notify: .*two entries name one target",
+        ),
+        ("[{email: {to: [a@e.f], from: b@e.f, smtp: 'smtp://m', user_env: S}}]", "both user_env and password_env"),
+        ("[{email: {to: [a@e.f], from: b@e.f, smtp: 'smtp://m:port'}}]", r"notify\.0\.email\.smtp: "),
+        (
+            "[{email: {to: [a@e.f], from: b@e.f, smtp: 'smtp://m?tls=off', user_env: SHORT, password_env: SHORT}}]",
+            "in the clear",
+        ),
+    ],
+)
+def test_who_cannot_be_told(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(StartRefused, match=says):
+        told(tmp_path, text, SHORT="c2hvcnQ=")

@@ -35,6 +35,12 @@ def principal_of(directory: Directory, key: str) -> Principal | None:
     return Principal(found, ROLES[found.role]) if found else None
 
 
+def system(workspace: str) -> Principal:
+    """Who asks a workspace's apps what nobody asked: may ask any release, as one of any group."""
+    rights = frozenset({Right.APPS_ASK, Right.RELEASES_PREVIEW, Right.KEYS_MANAGE})
+    return Principal(Key("system", "system", workspace, "system"), rights)
+
+
 def require(principal: Principal, right: Right) -> None:
     """Raises NotFound unless the principal has `right`: forbidden and absent look alike."""
     if right not in principal.rights:

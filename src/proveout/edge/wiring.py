@@ -13,11 +13,15 @@ from functools import partial
 from pathlib import Path
 
 from proveout.domain import WORKSPACE, Directory, Scope
+from proveout.edge.mirror import Mirror, check
+from proveout.edge.notify.outbox import Outbox
+from proveout.edge.notify.targets import Target, targets
 from proveout.edge.telemetry import Telemetry, open_telemetry
 from proveout.engine import weights
 from proveout.engine.catalogue import Catalogue, Provider
 from proveout.engine.local import local_models
 from proveout.errors import ProveoutError, StartRefused
+from proveout.evals.gather import Draft
 from proveout.jobs.runtime import Job, Jobs
 from proveout.ledger.cosign import Cosigner
 from proveout.ledger.erase import Erase
@@ -28,12 +32,15 @@ from proveout.ledger.payloads import Payloads
 from proveout.ledger.retention import expire
 from proveout.ledger.rotate import Rotate
 from proveout.ledger.spool import Spool
+from proveout.releases.approvals import Approvals
 from proveout.releases.create import CreateRelease, Sync
 from proveout.releases.gate import Gate
 from proveout.releases.measure import Evaluate
 from proveout.releases.policy import read_policy
+from proveout.releases.refresh import REFRESH, Followers, Refresh
 from proveout.releases.rollouts import Rollouts
 from proveout.releases.routes import Routes
+from proveout.releases.sampled import Sampling
 from proveout.retrieval.ingest import Ingester
 from proveout.retrieval.remembered import Remembered
 from proveout.retrieval.search import Searcher
@@ -47,6 +54,7 @@ from proveout.store.postgres import is_full
 from proveout.store.sealing import MASTER_KEY_FILE, Keyring, read_master_keys
 
 CREATE_RELEASE = "create-release"
+DRAFT = "draft"
 ERASE = "erase"
 EVALUATE = "evaluate"
 PUSH = "push"
@@ -58,9 +66,13 @@ _REFRESH_SECONDS = 0.5
 _EXPIRE_SECONDS = 3600.0
 _INTEGRATE_SECONDS = 0.25
 _ROLL_OUT_SECONDS = 0.25
+_SAMPLE_SECONDS = 1.0
+_FOLLOW_SECONDS = 1.0
+_NOTIFY_SECONDS = 0.5
+_MIRROR_SECONDS = 1.0
 _COSIGN_SECONDS = 1.0  # until a witness that was away, or another worker's log, is looked at
 _GATEWAY_CONNECTIONS = 4  # and one that listens, one for the journal, two for jobs: 8
-_WORKER_CONNECTIONS = 4  # and one that listens, one for the journal, one for the slot, five for jobs: 12
+_WORKER_CONNECTIONS = 4  # and one that listens, one for the journal, one for the slot, seven for jobs: 14
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +90,15 @@ class Configuration:
     async def refresh(self) -> None:
         """Looks now; after a change of one's own, so that the next request sees it."""
         self._directory = await load(self._store, self._directory)
+
+    async def fresh(self) -> Directory:
+        """The configuration as it is now."""
+        await self.refresh()
+        return self._directory
+
+    def name_of(self, key: str) -> str:
+        """The name of the key with this id, the id itself where the key was revoked."""
+        return next((k.name for k in self._directory.keys.values() if k.id == key), key)
 
     async def run(self) -> None:
         """Looks at every change and every half second, until cancelled. Without the database the last one serves on."""
@@ -112,6 +133,7 @@ class Gateway(Ground):
     log: Log
     routes: Routes
     rollouts: Rollouts
+    targets: Sequence[Target]
 
 
 @asynccontextmanager
@@ -134,6 +156,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
                 Log(ground.store, ground.log_keys, witnessed=bool(settings.ledger.witnesses)),
                 routes,
                 Rollouts(ground.store, routes, ground.directory),
+                targets(settings.notify),
             )
         finally:
             jobs.close()
@@ -148,15 +171,30 @@ async def worker(settings: Settings) -> AsyncIterator[Mapping[str, Job]]:
         embedder = catalogue.digest(f"local/{weights.EMBEDDER}")
         versions = Versions(ground.store, ground.keyring, catalogue.embed, embedder)
         ingester = Ingester(ground.store, ground.keyring, versions)
-        rollouts = Rollouts(ground.store, Routes(ground.store, Gate(policy, ground.log_keys)), ground.directory)
-        signed = asyncio.Event()
+        gate = Gate(policy, ground.log_keys)
+        rollouts = Rollouts(ground.store, Routes(ground.store, gate), ground.directory)
+        approvals = Approvals(ground.store, gate, ground.directory.fresh)
+        evaluate = Evaluate(ground.store, ground.keyring, ground.log_keys, ground.rooms, policy)
+        jobs, signed = Jobs(database(settings)), asyncio.Event()
         tasks = [
             asyncio.create_task(_roll_out(ground.store, rollouts)),
+            asyncio.create_task(_sample(ground.store, Sampling(ground.store, ground.keyring, ground.rooms))),
+            asyncio.create_task(_await_approvals(ground.store, approvals)),
             asyncio.create_task(_expire(ground.store, settings.retention)),
             asyncio.create_task(_integrate(ground.store, Integrator(ground.store, ground.log_keys), signed)),
         ]
+        for target in targets(settings.notify):
+            outbox = Outbox(ground.store, target, ground.directory.name_of)
+            tasks.append(asyncio.create_task(_notify(ground.store, outbox)))
+        if policy.refresh.criteria:
+            followers = Followers(ground.store, jobs, ground.directory, gate)
+            tasks.append(asyncio.create_task(_follow(ground.store, followers)))
         if settings.ledger.witnesses:
             tasks.append(asyncio.create_task(_cosign(ground.store, settings.ledger.witnesses, signed)))
+        if settings.mlflow:
+            check(settings.mlflow)
+            mirror = Mirror(ground.store, ground.keyring, ground.directory, settings.mlflow)
+            tasks.append(asyncio.create_task(_mirror(ground.store, mirror)))
         for task in tasks:
             task.add_done_callback(_stop_with)
         yield {
@@ -166,10 +204,22 @@ async def worker(settings: Settings) -> AsyncIterator[Mapping[str, Job]]:
             SYNC: Sync(ground.store, ground.keyring, ingester),
             ERASE: Erase(ground.store, database(settings)),
             ROTATE: _rotation(ground),
-            EVALUATE: Evaluate(ground.store, ground.keyring, ground.log_keys, ground.rooms, policy),
+            DRAFT: Draft(ground.store, ground.keyring, ground.rooms),
+            EVALUATE: evaluate,
+            REFRESH: Refresh(
+                ground.store,
+                ground.log_keys,
+                policy.refresh,
+                catalogue,
+                ground.directory,
+                ground.directory.refresh,
+                evaluate,
+                rollouts,
+            ),
         }
         for task in tasks:
             await _cancel(task)
+        jobs.close()
 
 
 def _stop_with(task: asyncio.Task[None]) -> None:
@@ -299,6 +349,64 @@ async def _roll_out(store: Store, rollouts: Rollouts) -> None:
         except ProveoutError as error:
             log.warning("rollouts not watched: %s", error.message)
         await asyncio.sleep(_ROLL_OUT_SECONDS)
+
+
+async def _sample(store: Store, sampling: Sampling) -> None:
+    """Lets judges see a sample of what users were answered, every second, until cancelled."""
+    while True:
+        try:
+            for workspace in await _workspaces(store):
+                while await sampling.tick(Scope.system(workspace, "judge")):
+                    pass
+        except ProveoutError as error:
+            log.warning("answers not judged: %s", error.message)
+        await asyncio.sleep(_SAMPLE_SECONDS)
+
+
+async def _follow(store: Store, followers: Followers) -> None:
+    """Offers newer snapshots to the stages that follow them, every second, until cancelled."""
+    while True:
+        try:
+            for workspace in await _workspaces(store):
+                await followers.tick(Scope.system(workspace, REFRESH))
+        except ProveoutError as error:
+            log.warning("followed knowledge not looked at: %s", error.message)
+        await asyncio.sleep(_FOLLOW_SECONDS)
+
+
+async def _await_approvals(store: Store, approvals: Approvals) -> None:
+    """Puts on record which releases wait for approval, until cancelled."""
+    while True:
+        try:
+            for workspace in await _workspaces(store):
+                await approvals.tick(Scope.system(workspace, "approvals"))
+        except ProveoutError as error:
+            log.warning("not seen whether releases wait for approval: %s", error.message)
+        await asyncio.sleep(_NOTIFY_SECONDS)
+
+
+async def _notify(store: Store, outbox: Outbox) -> None:
+    """Tells one target what happens, until cancelled."""
+    while True:
+        try:
+            for workspace in await _workspaces(store):
+                while await outbox.turn(Scope.system(workspace, "notifications")):
+                    pass
+        except ProveoutError as error:
+            log.warning("%s not told: %s", outbox.target.name, error.message)
+        await asyncio.sleep(_NOTIFY_SECONDS)
+
+
+async def _mirror(store: Store, mirror: Mirror) -> None:
+    """Mirrors evaluations, every second, until cancelled."""
+    while True:
+        try:
+            for workspace in await _workspaces(store):
+                while await mirror.turn(Scope.system(workspace, "mlflow")):
+                    pass
+        except ProveoutError as error:
+            log.warning("evaluations not mirrored: %s", error.message)
+        await asyncio.sleep(_MIRROR_SECONDS)
 
 
 async def _cosign(store: Store, witnesses: Sequence[WitnessSettings], signed: asyncio.Event) -> None:

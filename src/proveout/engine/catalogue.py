@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from proveout.configfile import ROLES, Role
 from proveout.domain import Excerpts, ModelUse, Price, Timeouts
 from proveout.engine.echo import Echo
 from proveout.engine.local import LocalModel
@@ -21,7 +22,7 @@ from proveout.engine.model import Model
 from proveout.engine.remote import Remote
 from proveout.engine.weights import EMBEDDER
 from proveout.errors import NotFound, Unavailable
-from proveout.settings import ROLES, EchoSettings, Role
+from proveout.settings import EchoSettings
 
 ECHO = "echo"
 LOCAL = "local"

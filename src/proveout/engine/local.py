@@ -10,11 +10,12 @@ from xml.etree import ElementTree
 
 import msgspec
 
+from proveout.configfile import Device, Mode, Role
 from proveout.engine import gguf, hub, weights
 from proveout.engine.template import ChatTemplate
 from proveout.engine.weights import Weights
 from proveout.errors import InvalidInput, StartRefused
-from proveout.settings import Device, LocalSettings, Mode, Role, Settings
+from proveout.settings import LocalSettings, Settings
 
 OVERHEAD = 320 << 20  # bytes of a generator besides weights and cache: interpreter, runtime, activations
 # Bytes of KV cache where no memory was named: 24,000 and 14,000 tokens of the built-in model.

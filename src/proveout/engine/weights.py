@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from proveout.configfile import Role
 from proveout.errors import StartRefused
-from proveout.settings import Role
 
 GENERATOR = "smollm2-135m-instruct"
 EMBEDDER = "all-minilm-l6-v2"

@@ -262,7 +262,7 @@ class _Group:
         verdict: Verdict = "inconclusive"
         if self.rare is not None and self.rare.p <= ALPHA:
             verdict = "fail"
-        elif worst < allowed and complete:
+        elif worst <= allowed and complete:  # amounts that are nothing in both, such as the cost of free models
             verdict = "pass"
         elif self.p_adjusted <= ALPHA:
             verdict = "fail"

@@ -8,15 +8,13 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from proveout.evals.cases import Case, Origin
 from proveout.language import content_words, numbers
 
-Ask = Callable[[str], Awaitable[str]]
-"""A prompt to the model's answer."""
 Mask = Callable[[str], str]
 """A text to the same text without personal data."""
 
@@ -41,32 +39,39 @@ class Asked(msgspec.Struct, frozen=True):
     bad: bool = False  # a person says that the answer was of no use
 
 
-async def from_documents(documents: Mapping[str, str], ask: Ask) -> list[Case]:
-    """A question of each document (by id, its text) with the fact that answers it. A question whose answer does not
-    stand in the document, or is given away by the question, is dropped."""
-    drafts = []
-    for document, text in documents.items():
-        shown = " ".join(text.split(" ")[:_WORDS])
-        said = {name.lower(): value for name, value in _LINE.findall(await ask(_PROMPT.format(text=shown)))}
-        question, fact = said.get("question", ""), said.get("answer", "").strip(" .\"'“”*")
-        if not question.endswith("?") or not fact or not _answers(fact, question, shown):
-            continue
-        case = Case(_id("documents", question), question, facts=[fact], documents=[document], origin="documents")
-        drafts.append(case)
-    return _distinct(drafts)
+def prompt(text: str) -> str:
+    """What a model is asked so that it asks a question of a document."""
+    return _PROMPT.format(text=_shown(text))
+
+
+def from_document(document: str, text: str, said: str, groups: Sequence[str] = ()) -> Case | None:
+    """The question that a model asked of a document (its id, its text), with the fact that answers it, for an asker
+    in `groups`. None where the answer does not stand in the document, or is given away by the question."""
+    lines = {name.lower(): value for name, value in _LINE.findall(said)}
+    question, fact = lines.get("question", ""), lines.get("answer", "").strip(" .\"'“”*")
+    if not question.endswith("?") or not fact or not _answers(fact, question, _shown(text)):
+        return None
+    return Case(
+        _id("documents", question),
+        question,
+        facts=[fact],
+        documents=[document],
+        groups=[*groups],
+        origin="documents",
+    )
 
 
 def from_traffic(asked: Iterable[Asked], mask: Mask, most: int, seed: int = 0) -> list[Case]:
     """At most `most` requests, drawn evenly at random, each question once, without personal data. What they should
     have been answered is for the reviewer to say."""
-    drafts = _distinct([_draft(request, mask, "traffic") for request in asked])
+    drafts = distinct([_draft(request, mask, "traffic") for request in asked])
     return drafts if len(drafts) <= most else random.Random(seed).sample(drafts, most)  # noqa: S311
 
 
 def from_feedback(asked: Iterable[Asked], mask: Mask) -> list[Case]:
     """The requests that somebody corrected, or was not helped by; a correction is the reference."""
     told = [request for request in asked if request.bad or request.correction.strip()]
-    return _distinct([_draft(request, mask, "feedback") for request in told])
+    return distinct([_draft(request, mask, "feedback") for request in told])
 
 
 def _draft(request: Asked, mask: Mask, origin: Origin) -> Case:
@@ -80,12 +85,16 @@ def _draft(request: Asked, mask: Mask, origin: Origin) -> Case:
     )
 
 
+def _shown(text: str) -> str:
+    return " ".join(text.split(" ")[:_WORDS])
+
+
 def _answers(fact: str, question: str, text: str) -> bool:
     held, said = set(content_words(text)), set(content_words(fact))
     return bool(said) and said <= held and numbers(fact) <= numbers(text) and not said <= set(content_words(question))
 
 
-def _distinct(cases: Sequence[Case]) -> list[Case]:
+def distinct(cases: Sequence[Case]) -> list[Case]:
     """Each question once, empty ones never."""
     return list({" ".join(case.question.casefold().split()): case for case in cases if case.question}.values())
 

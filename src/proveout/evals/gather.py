@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 
-from proveout.domain import EVERYONE, Message, Principal, Release
-from proveout.errors import Conflict, NotFound, Truncated
+from proveout.access.keys import principal_of
+from proveout.domain import EVERYONE, Outcome, Principal, Release, Scope
+from proveout.errors import Conflict, InvalidInput, NotFound
 from proveout.evals import drafts, feedback
-from proveout.evals.cases import Case
-from proveout.evals.runner import CONCURRENT, PURPOSE, whole
+from proveout.evals.cases import Case, write_cases
+from proveout.evals.runner import CONCURRENT, Answers, Asking, Runner
 from proveout.evals.scorers.personal_data import mask
-from proveout.ledger.journal import new_request_id
+from proveout.jobs.runtime import Result, Steps
 from proveout.retrieval.sealed import owner as owner_of
 from proveout.retrieval.sealed import unseal_whole
 from proveout.retrieval.snapshots import find
-from proveout.serving.call import Asked, Call, Rooms
+from proveout.serving.call import Rooms
 from proveout.store.pool import Store
-from proveout.store.sealing import Keyring
+from proveout.store.sealing import Keyring, seal
 
 _SPARE = 3  # times as many are looked at as are wanted: not each makes a draft
 _MAX_TOKENS = 160
 _BAD = 0.5  # a score below it
+
+Document = tuple[str, str, Sequence[str]]
+"""A document's id, its text, and a group of the asker that may read it; none where everybody may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,35 +39,6 @@ class Gather:
     store: Store
     keyring: Keyring
     rooms: Rooms
-
-    async def from_documents(self, principal: Principal, release: Release, count: int) -> list[Case]:
-        """Questions that the release's model asks of documents drawn at random, as far as the principal reads them; in
-        a group that may read the document."""
-        model = release.manifest.model_for(principal.key.groups, "").name
-        asker = replace(principal, key=replace(principal.key, models=principal.key.models | {model}))
-
-        async def ask(prompt: str) -> str:
-            asked = Asked(model, (Message("user", prompt),), max_tokens=_MAX_TOKENS)
-            call = Call(request=new_request_id(), principal=asker, asked=asked, streamed=False, purpose=PURPOSE)
-            try:
-                return (await whole(call, self.rooms))[1]
-            except Truncated:
-                return ""
-
-        async def drafted(at: tuple[str, str, int]) -> list[Case]:
-            text, groups = await self._document(principal, *at)
-            made = await drafts.from_documents({at[1]: text}, ask)
-            return [msgspec.structs.replace(case, groups=groups) for case in made]
-
-        places = await self._places(principal, release)
-        places = random.SystemRandom().sample(places, min(len(places), _SPARE * count))
-        found: list[Case] = []
-        for first in range(0, len(places), CONCURRENT):
-            if len(found) >= count:
-                break
-            made = await asyncio.gather(*map(drafted, places[first : first + CONCURRENT]))
-            found += [case for cases in made for case in cases]
-        return found[:count]
 
     async def from_traffic(self, principal: Principal, release: Release, count: int) -> list[Case]:
         """Questions that users asked the app, drawn at random, without personal data that has a pattern."""
@@ -105,11 +80,78 @@ class Gather:
             return None
         return drafts.Asked(request, questions[0], payload.answer, groups=list(payload.groups))
 
+
+class Draft:
+    """The job `draft`: given the id of drafts, `{drafts, cases, documents, spent_usd, failed}`.
+
+    Questions that the release's model asks of documents drawn at random, as far as the key that wants them reads them;
+    each in a group that may read the document. `failed`: why the model did not answer, of the first time.
+    """
+
+    def __init__(self, store: Store, keyring: Keyring, rooms: Rooms) -> None:
+        self._store = store
+        self._keyring = keyring
+        self._rooms = rooms
+        self._runner = Runner(store, keyring, rooms)
+
+    async def __call__(self, steps: Steps, wanted: str) -> Result:
+        return await steps.run("draft", self._draft, steps, wanted)
+
+    async def _draft(self, steps: Steps, wanted: str) -> dict[str, Any]:
+        async with self._store.within(steps.scope) as session:
+            row = await session.row("drafts.get", id=wanted)
+        if row is None:
+            raise NotFound(f"There are no drafts {wanted}.")
+        principal = principal_of(self._rooms.directory(), row["key"])
+        if principal is None:
+            raise InvalidInput("The key that asked for these drafts was revoked: ask again with another one.")
+        release = self._rooms.directory().releases[steps.scope.workspace, row["app"], row["release"]]
+        places = await self._places(principal, release)
+        # Drawn by the drafts' id: after a crash the same documents are drawn, and their answers are known.
+        places = random.Random(wanted).sample(sorted(places), min(len(places), _SPARE * row["count"]))  # noqa: S311
+        found: list[Case] = []
+        spent, failed, read, whole = 0.0, "", 0, True
+        for first in range(0, len(places), CONCURRENT):
+            await steps.progress(len(found), row["count"], f"{read} documents read, {spent:.4f} USD")
+            if len(found) >= row["count"] or not whole:
+                break
+            documents = [await self._document(principal, place) for place in places[first : first + CONCURRENT]]
+            left = None if row["budget_usd"] is None else max(0.0, row["budget_usd"] - spent)
+            answers = await self._ask(steps.scope, wanted, principal, release, documents, left)
+            for (at, _), said in sorted(answers.delivered.items()):
+                if said.outcome is Outcome.FAILED:
+                    failed = failed or said.text
+                elif case := drafts.from_document(*documents[int(at)][:2], said.text, documents[int(at)][2]):
+                    found.append(case)
+            spent, read, whole = spent + answers.spent, read + len(answers.delivered), answers.whole
+            found = drafts.distinct(found)
+        found = found[: row["count"]]
+        async with self._store.within(steps.scope) as session:
+            key = await self._keyring.workspace(session, steps.scope.workspace)
+            await session.run("drafts.finish", id=wanted, sealed=seal(key, write_cases(found).encode(), "drafts"))
+        told = {"cases": len(found), "documents": read, "spent_usd": spent, "failed": failed}
+        return {"drafts": wanted, **told}
+
+    async def _ask(
+        self,
+        scope: Scope,
+        wanted: str,
+        principal: Principal,
+        release: Release,
+        documents: Sequence[Document],
+        budget: float | None,
+    ) -> Answers:
+        model = release.manifest.model_for(principal.key.groups, "").name
+        asker = replace(principal, key=replace(principal.key, models=principal.key.models | {model}))
+        cases = [Case(str(at), drafts.prompt(text)) for at, (_, text, _) in enumerate(documents) if text]
+        asking = Asking(wanted, model, asker, cases, budget_usd=budget, max_tokens=_MAX_TOKENS)
+        return await self._runner.ask(scope, asking, _told_elsewhere)
+
     async def _places(self, principal: Principal, release: Release) -> list[tuple[str, str, int]]:
         """Base, document and serial of what the release searches and the principal may read."""
         found = []
         scope = principal.scope
-        async with self.store.within(scope) as session:
+        async with self._store.within(scope) as session:
             for use in release.manifest.knowledge:
                 snapshot = await find(session, scope, use.name, use.snapshot or None)
                 about = {"workspace": scope.workspace, "knowledge": use.name, "snapshot": snapshot["digest"]}
@@ -117,18 +159,20 @@ class Gather:
                 found += [(use.name, document, snapshot["serial"]) for document in (row["digests"] if row else ())]
         return found
 
-    async def _document(
-        self, principal: Principal, knowledge: str, document: str, serial: int
-    ) -> tuple[str, Sequence[str]]:
-        """A document's text, and a group of the principal that may read it; none where everybody may."""
+    async def _document(self, principal: Principal, place: tuple[str, str, int]) -> Document:
+        knowledge, document, serial = place
         workspace = principal.key.workspace
-        async with self.store.within(principal.scope) as session:
+        async with self._store.within(principal.scope) as session:
             about = {"workspace": workspace, "knowledge": knowledge, "document": document, "serial": serial}
             row = await session.row("versions.get", **about)
             if row is None:  # deleted just now
-                return "", []
-            key = await self.keyring.unwrap(
+                return document, "", []
+            key = await self._keyring.unwrap(
                 session, workspace, "document", owner_of(knowledge, document), row["wrapped"]
             )
         mine = [group for group in sorted(principal.key.groups) if f"group:{group}" in row["readers"]]
-        return unseal_whole(key, row["sealed"]).text, [] if EVERYONE in row["readers"] else mine[:1]
+        return document, unseal_whole(key, row["sealed"]).text, [] if EVERYONE in row["readers"] else mine[:1]
+
+
+async def _told_elsewhere(done: int, total: int, spent: float) -> None:
+    """The job tells of drafts, not of documents."""

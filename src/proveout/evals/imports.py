@@ -37,6 +37,8 @@ def import_cases(text: str, file: str, form: Form, reviewed: str | None = None) 
         except (InvalidInput, msgspec.ValidationError) as error:
             problems.append(f"{file}:{number}: {error}")
             continue
+        if reviewed and not case.demands:
+            problems.append(f"{file}:{number}: nothing says what a right answer holds: review it once it has `facts`")
         if case.id in ids:
             problems.append(f"{file}:{number}: the id {case.id!r} stands twice: ids are unique")
         ids.add(case.id)
@@ -100,7 +102,8 @@ def _openai(record: Mapping[str, Any]) -> Case:
         fields["facts"] = [texts if len(texts) > 1 else texts[0]] if texts else []
     else:
         fields["reference"] = texts[0]
-    return _case(record, record.get("input", record), fields, [])
+    bare = {key: record[key] for key in ("messages", *_QUESTION) if key in record}
+    return _case(record, record.get("input", bare), fields, [])
 
 
 _FORMS: Mapping[Form, Callable[[Mapping[str, Any]], Case]] = {
@@ -148,8 +151,8 @@ def _turns(asked: object) -> list[dict[str, str]]:
 def _said(value: object, keys: tuple[str, ...]) -> str:
     """A text, or that of a mapping's first known key, or of its only one."""
     if isinstance(value, dict):
-        only = next(iter(value.values())) if len(value) == 1 else ""
-        value = next((value[key] for key in keys if key in value), only)
+        texts = [text for text in value.values() if isinstance(text, str)]
+        value = next((value[key] for key in keys if key in value), texts[0] if len(value) == len(texts) == 1 else "")
     if isinstance(value, list) and value and isinstance(value[-1], dict):
         return _said(value[-1], keys)
     return value if isinstance(value, str) else "" if value is None else str(value)

@@ -7,23 +7,32 @@ surely above a floor; below, it advises.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import statistics
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Literal
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
 
 import msgspec
+import numpy as np
 
+from proveout.errors import InvalidInput
 from proveout.evals.cases import Case
-from proveout.evals.scorers.delivered import Better, Delivered, Kind
-from proveout.evals.statistics import Interval, cohens_kappa, prediction_powered_mean, scores_interval
+from proveout.evals.scorers.delivered import Better, Kind
+from proveout.evals.statistics import (
+    Interval,
+    cohens_kappa,
+    difference_interval,
+    prediction_powered_mean,
+    scores_interval,
+)
 
-Ask = Callable[[str], Awaitable[str]]
-"""A prompt to the judge's answer."""
 Side = Literal["first", "second", "tie"]
 
 FLOOR = 0.4  # of κ's lower bound: "moderate" by Landis & Koch 1977, Biometrics 33:159
 LABELS = 100  # that people must have given
+CORRECTING = 10  # labelled cases; what fewer say of a judge's bias is wider than the bias
 RUBRIC = """Correct: everything that it says is true by the reference answer.
 Complete: it holds what the reference answer holds, as far as the question asks for it.
 To the point: it answers this question, and adds nothing that misleads."""
@@ -52,6 +61,17 @@ _BETTER = re.compile(
     r"\b(?:better|winner|preferred|verdict)\b[\"'*_\s]*(?:is|answer|[:=]|[\"'*_\s])*[\[(]*\b(A|B|ties?|equal|both|neither)\b",
     re.IGNORECASE,
 )
+
+
+class JudgeScore(msgspec.Struct, frozen=True):
+    """What its score is called and means, beside those of the scorers."""
+
+    name: str = "judge"
+    kind: Kind = "unit"
+    better: Better = "higher"
+
+
+JUDGE = JudgeScore()
 
 
 class Rating(msgspec.Struct, frozen=True):
@@ -89,38 +109,59 @@ class Preference(msgspec.Struct, frozen=True):
         return "later" if (self.shown, self.swapped) == ("second", "first") else None
 
 
-class Judge:
-    """Scores answers by a rubric: a scorer like any other, named `judge`. Each answer is rated `repeats` times."""
+class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a person says an answer is worth, 0 to 1. `case`: the golden question that it answers, by its id; its
+    reference is the case's unless one is given."""
 
-    name = "judge"
-    kind: Kind = "unit"
-    better: Better = "higher"
+    question: Annotated[str, msgspec.Meta(min_length=1)]
+    answer: str
+    score: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    reference: str = ""
+    case: str | None = None
 
-    def __init__(self, ask: Ask, rubric: str = RUBRIC, repeats: int = 1) -> None:
-        self._ask = ask
-        self._rubric = rubric
-        self._repeats = repeats
 
-    async def score(self, case: Case, delivered: Delivered) -> float | None:
-        return (await self.rate(case.asked, case.reference, delivered.text)).mean
+class Judge(msgspec.Struct, frozen=True):
+    """A model, what it is asked and how often, and the labels that say how far it may be trusted. Who asks it is not
+    its business.
 
-    async def rate(self, question: str, reference: str, answer: str) -> Rating:
-        """One answer, on its own."""
+    Each answer is rated `repeats` times with the same prompt; two are compared once in each order.
+    """
+
+    model: str
+    rubric: str = RUBRIC
+    labels: list[Label] = []
+    repeats: int = 1
+
+    def digest(self, weights: str) -> str:
+        """What decides how far it agrees with people, its model being of this digest: `sha256:…`."""
+        return "sha256:" + hashlib.sha256(msgspec.json.encode([weights, self])).hexdigest()
+
+    def prompt(self, question: str, reference: str, answer: str) -> str:
+        """Asks for a score of one answer, on its own."""
         texts = _texts(question=question, reference_answer=reference, answer=answer)
-        said = [await self._ask(_POINT.format(rubric=self._rubric, texts=texts)) for _ in range(self._repeats)]
-        scores = [score for text in said if (score := read_score(text)) is not None]
-        return Rating(scores, len(said) - len(scores))
+        return _POINT.format(rubric=self.rubric, texts=texts)
 
-    async def prefer(self, question: str, reference: str, first: str, second: str) -> Preference:
-        """Which of two answers is better, asked in both orders."""
-        shown = await self._compare(question, reference, first, second)
-        swapped = await self._compare(question, reference, second, first)
-        back: Mapping[Side, Side] = {"first": "second", "second": "first", "tie": "tie"}
-        return Preference(shown, back[swapped] if swapped else None)
+    def prompts(self, question: str, reference: str, first: str, second: str) -> tuple[str, str]:
+        """Asks which of two answers is better: as given, and swapped."""
+        texts = [
+            _texts(question=question, reference_answer=reference, answer_A=a, answer_B=b)
+            for a, b in ((first, second), (second, first))
+        ]
+        shown, swapped = (_PAIR.format(rubric=self.rubric, texts=text) for text in texts)
+        return shown, swapped
 
-    async def _compare(self, question: str, reference: str, a: str, b: str) -> Side | None:
-        texts = _texts(question=question, reference_answer=reference, answer_A=a, answer_B=b)
-        return read_side(await self._ask(_PAIR.format(rubric=self._rubric, texts=texts)))
+
+def rating(said: Sequence[str]) -> Rating:
+    """The judge's words on one answer, one text a repeat."""
+    scores = [score for text in said if (score := read_score(text)) is not None]
+    return Rating(scores, len(said) - len(scores))
+
+
+def preference(shown: str, swapped: str) -> Preference:
+    """The judge's words on two answers: what it said of them as given, and of them swapped."""
+    back: Mapping[Side | None, Side | None] = {"first": "second", "second": "first"}
+    side = read_side(swapped)
+    return Preference(read_side(shown), back.get(side, side))
 
 
 def read_score(text: str) -> float | None:
@@ -150,6 +191,28 @@ def _texts(**texts: str) -> str:
             text = re.sub(rf"</?\s*{name}\s*>", "", " ".join(text.split(" ")[:_WORDS]), flags=re.IGNORECASE)
             shown.append(f"<{name}>\n{text.strip()}\n</{name}>")
     return "\n".join(shown)
+
+
+def reference_of(case: Case) -> str:
+    """What a judge is shown as the right answer to a case: its reference, else what it expects."""
+    if case.reference or case.exact is not None:
+        return case.reference or case.exact or ""
+    facts = [fact if isinstance(fact, str) else fact[0] for fact in case.facts]
+    return "; ".join([*facts, *([f"{case.numeric.value:g}"] if case.numeric else [])])
+
+
+def read_labels(text: str, file: str) -> list[Label]:
+    """Labels from JSON lines. Raises InvalidInput with the file and line of every mistake."""
+    labels, problems = [], []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                labels.append(msgspec.json.decode(line, type=Label))
+            except msgspec.DecodeError as error:
+                problems.append(f"{file}:{number}: {error}")
+    if problems:
+        raise InvalidInput("\n".join(problems))
+    return labels
 
 
 # -- agreement with people ------------------------------------------------------------------------
@@ -203,11 +266,78 @@ def agreement_on_scores(
     )
 
 
-def corrected_mean(judged: Mapping[str, float], labels: Mapping[str, float]) -> Interval:
+def corrected_mean(judged: Mapping[str, float], labels: Mapping[str, float], confidence: float = 0.95) -> Interval:
     """The mean that people would give, by case: their labels where there are any, corrected by the judge's word on all
-    (prediction-powered). Needs two labelled cases that were judged; without, it is the judge's own mean."""
+    (prediction-powered). Needs ten labelled cases that were judged; with fewer it is the judge's own mean."""
     both = [case for case in judged if case in labels]
-    if len(both) < 2:
-        return scores_interval([[score] for score in judged.values()])
+    if len(both) < CORRECTING:
+        return scores_interval([[score] for score in judged.values()], confidence)
     others = [score for case, score in judged.items() if case not in labels]
-    return prediction_powered_mean([labels[c] for c in both], [judged[c] for c in both], others)
+    return prediction_powered_mean([labels[c] for c in both], [judged[c] for c in both], others, confidence)
+
+
+# -- what it found --------------------------------------------------------------------------------
+
+
+class Preferences(msgspec.Struct, frozen=True):
+    """How often the candidate's answer was preferred to the baseline's, over cases; `net` is wins − losses, a share.
+
+    `earlier`, `later`: shares of cases where the place of an answer decided; they count as ties.
+    """
+
+    wins: int
+    losses: int
+    ties: int
+    net: Interval
+    earlier: float
+    later: float
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """A judge's part in an evaluation. Without labels there is no agreement, and it only advises.
+
+    `variance`: of one repeat's score, None without repeats. `corrected`: cases whose very answer people have labelled.
+    """
+
+    model: str
+    digest: str
+    repeats: int
+    agreement: Agreement | None
+    variance: float | None
+    unread: float
+    corrected: int
+    pairs: Preferences | None
+    asked: int  # times, now
+    usd: float
+    before: float | None = None  # the mean of the baseline's answers
+
+    @property
+    def decides(self) -> bool:
+        """Whether its scores may block or pass a release."""
+        return self.agreement is not None and self.agreement.may_decide
+
+    @property
+    def standing(self) -> str:
+        """`decides: κ 0.71 (0.62 to 0.79) of 140 labels, floor 0.40`."""
+        if self.agreement is None:
+            return "advises only: no labels"
+        kappa, may = self.agreement.kappa, "decides" if self.decides else "advises only"
+        enough = "" if kappa.n >= LABELS else f" ({LABELS} are needed)"
+        known = f"κ {kappa.estimate:.2f} ({kappa.low:.2f} to {kappa.high:.2f}) of {kappa.n} labels{enough}"
+        return f"{may}: {known}, floor {self.agreement.floor:.2f}"
+
+
+def preferences(found: Sequence[Preference]) -> Preferences | None:
+    """The candidate's answers are the first of each pair; None without a pair."""
+    if not found:
+        return None
+    sides = Counter(one.side for one in found)
+    net = difference_interval(np.array([float(p.side == "first") - float(p.side == "second") for p in found]))
+    return Preferences(
+        wins=sides["first"],
+        losses=sides["second"],
+        ties=sides["tie"],
+        net=net,
+        earlier=sum(p.by_position == "earlier" for p in found) / len(found),
+        later=sum(p.by_position == "later" for p in found) / len(found),
+    )

@@ -21,11 +21,12 @@ _FAILED = (Outcome.FAILED, Outcome.TRUNCATED)
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """One request that began (`exposed`) or ended (`call`), or feedback on one, of those whose arm was drawn.
+    """One request that began (`exposed`) or ended (`call`), or what was said of one, of those whose arm was drawn.
 
     `bad`: 1 the event happened, 0 it did not, NaN it was not measured; what does not apply to the request is absent.
-    `amounts`: milliseconds, tokens, USD of an answered request; NaN what was not measured. `weight` is the candidate's
-    when the arm was drawn; `unit` names whom it was drawn for, None: this request alone.
+    `amounts`: milliseconds, tokens, USD of an answered request; NaN what was not measured. `scores`, 0 to 1: `score` of
+    feedback, `judge` of a judge that may decide, `advice` of one that may not; `judge` names which. `weight` is the
+    candidate's when the arm was drawn; `unit` names whom it was drawn for, None: this request alone.
     """
 
     candidate: bool
@@ -36,7 +37,8 @@ class Reading(msgspec.Struct, frozen=True):
     call: bool = False
     bad: Mapping[str, float] = {}
     amounts: Mapping[str, float] = {}
-    score: float | None = None
+    scores: Mapping[str, float] = {}
+    judge: str = ""
 
 
 def read(row: Mapping[str, Any]) -> Reading:
@@ -47,17 +49,29 @@ def read(row: Mapping[str, Any]) -> Reading:
     about = {"candidate": candidate, "weight": weight, "at": row["at"].timestamp(), "unit": row["unit"]}
     if row["kind"] == Kind.REQUEST_BEGUN:
         return Reading(**about, exposed=True)
+    facts = row["facts"]
     if row["kind"] == Kind.FEEDBACK_GIVEN:
-        bad = {"feedback": 1.0} if row["facts"].get("negative") else {}
-        return Reading(**about, bad=bad, score=row["facts"].get("score"))
+        bad = {"feedback": 1.0} if facts.get("negative") else {}
+        return Reading(**about, bad=bad, scores=_said(score=facts.get("score")))
+    if row["kind"] == Kind.ANSWER_JUDGED:
+        name = "judge" if facts.get("decides") is True else "advice"
+        judge = facts.get("digest") or facts.get("judge") or ""
+        return Reading(**about, scores=_said(**{name: facts.get("score")}), judge=judge)
+    if row["kind"] == Kind.REQUEST_LOST:
+        return Reading(**about, call=True, bad={"errors": 1.0})
     answered = row["outcome"] == Outcome.ANSWERED
     return Reading(**about, call=True, bad=bad_events(row), amounts=amounts(row) if answered else {})
+
+
+def _said(**scores: float | None) -> dict[str, float]:
+    return {name: value for name, value in scores.items() if value is not None}
 
 
 def bad_events(row: Mapping[str, Any]) -> dict[str, float]:
     """Which bad events a request was, of those that can be told when it ends.
 
     An answer is unsupported when the support check found nothing for words of it, whether they were shown or kept back.
+    Where it calls tools, one call that cannot be carried out is a tool error.
     """
     outcome, verdicts = row["outcome"], row["verdicts"] or ()
     spoke = {v["guard"] for v in verdicts if v["action"] in ("flag", "block")}
@@ -70,6 +84,8 @@ def bad_events(row: Mapping[str, Any]) -> dict[str, float]:
     if outcome == Outcome.ANSWERED:
         unsupported = row["grounded"] is False or row["quoted"] or "groundedness" in spoke
         bad["unsupported"] = NAN if row["grounded"] is None else float(unsupported)
+        if tools := row["tools"]:
+            bad["tool_errors"] = float(any(tool.get("fault") for tool in tools))
     return bad
 
 

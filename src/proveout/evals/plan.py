@@ -35,12 +35,22 @@ class Option(msgspec.Struct, frozen=True):
     answers: int
 
 
+class Biased(msgspec.Struct, frozen=True):
+    """What asking about other people takes beside: as many questions, asked of the candidate alone."""
+
+    questions: int
+    answers: int
+    seconds: float
+    usd: float
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What to run so that a drop of `effect` in a score ends as `fail` with probability `power`.
 
     `repeats` is None where no number of repeats up to 50 is enough for these `cases`: `options` says how many cases
-    are. `answers`, `seconds`, tokens and `usd` are of both releases together. `noise` is the variance between repeats
-    that was reckoned with; `measured` says whether a past run showed it.
+    are, and the cheapest of them is what `answers`, `seconds`, tokens and `usd` are then of; they are of both releases
+    together. `noise` is the variance between repeats that was reckoned with; `measured` says whether a past run
+    showed it.
     """
 
     effect: float
@@ -55,6 +65,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     usd: float
+    bias: Biased
 
 
 def plan(
@@ -66,11 +77,13 @@ def plan(
     power: float = POWER,
     effort: Effort | None = None,
     concurrent: int = 4,
+    biased: int = 0,
 ) -> Plan:
     """How often to ask `cases` (without a number: how many to ask) to see a score in [0, 1] drop by `effect`.
 
     `past`: the scores of an earlier run, repeats per case, of the same app; `share`: the metric's part of the error
-    budget (its weight over the sum of the weights of all that vary). Raises ValueError for numbers out of range.
+    budget (its weight over the sum of the weights of all that vary); `biased`: how many questions `evals.bias` makes.
+    Raises ValueError for numbers out of range.
 
     A drop is taken at its hardest: all of it in cases that turn from right to wrong. With cases given, they are what
     the release is judged on, and only repeats are chance: r repeats suffice when
@@ -86,7 +99,8 @@ def plan(
     asked = cases or cheapest.cases
     repeats = enough_repeats(effect, asked, within, alpha, power) if cases else cheapest.repeats
     cost = effort or Effort()
-    answers = 2 * asked * (repeats or MOST_REPEATS)
+    answers = 2 * asked * repeats if repeats else cheapest.answers
+    of_bias = biased * (repeats or cheapest.repeats)
     return Plan(
         effect=effect,
         power=power,
@@ -100,6 +114,7 @@ def plan(
         prompt_tokens=round(answers * cost.prompt_tokens),
         completion_tokens=round(answers * cost.completion_tokens),
         usd=answers * cost.usd,
+        bias=Biased(biased, of_bias, of_bias * cost.seconds / concurrent, of_bias * cost.usd),
     )
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from proveout.evals.bias import Gap
 from proveout.evals.compare import Change, Comparison, Difference
+from proveout.evals.judge import CORRECTING, Judgement
 from proveout.evals.plots import Forest, forest
 from proveout.evals.statistics import Better, Interval, Kind
 from proveout.evals.targets import Judged, Verdict
@@ -60,17 +61,24 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     usd: float = 0.0
     notes: list[str] = []
     whole: bool = True  # every question was asked
+    judge: Judgement | None = None
 
     @property
     def verdict(self) -> Verdict:
-        """`fail` if a target or the comparison fails, or bias is found, else `inconclusive` if one is, if there was
-        neither, or if not every question was asked."""
-        verdicts = {judged.verdict for judged in self.targets}
-        if self.comparison:
-            verdicts.add(self.comparison.verdict)
-        if "fail" in verdicts or any(gap.alarm for gap in self.bias):
-            return "fail"
-        return "pass" if verdicts == {"pass"} and self.whole else "inconclusive"
+        return verdict_of(self.targets, self.comparison, self.bias, self.whole)
+
+
+def verdict_of(targets: Sequence[Judged], comparison: Comparison | None, bias: Sequence[Gap], whole: bool) -> Verdict:
+    """`fail` if a target or the comparison fails, or bias is found, else `inconclusive` if one is, if nothing decides
+    (no target and no comparison, or targets that all only advise), or if not every question was asked."""
+    verdicts = {judged.verdict for judged in targets if not judged.advises}
+    if targets and not verdicts:
+        verdicts.add("inconclusive")
+    if comparison:
+        verdicts.add(comparison.verdict)
+    if "fail" in verdicts or any(gap.alarm for gap in bias):
+        return "fail"
+    return "pass" if verdicts == {"pass"} and whole else "inconclusive"
 
 
 def as_json(report: Report) -> str:
@@ -89,6 +97,7 @@ def as_html(report: Report) -> str:
         differences=_differences_plot(report),
         slices=_slices(report),
         gaps=[(_pair(gap), gap) for gap in report.bias[:_GAPS]],
+        judge=judge_lines(report.judge) if report.judge else [],
     )
 
 
@@ -120,6 +129,8 @@ def as_markdown(report: Report) -> str:
         for gap in report.bias[:_GAPS]:
             said = "alarm" if gap.alarm else ""
             lines.append(f"| {_cell(_pair(gap))} | {told(gap.difference)} | {number(gap.p_adjusted)} | {said} |")
+    if report.judge:
+        lines += ["", *(f"- {_cell(line)}" for line in judge_lines(report.judge))]
     lines += ["", "| score | mean (95 %) | cases |", "|---|---|---|"]
     lines += [f"| {_cell(s.name)} | {told(s.interval)} | {s.interval.n if s.interval else 0} |" for s in report.scores]
     if report.missed:
@@ -139,8 +150,28 @@ def as_junit(report: Report) -> str:
         verdicts: dict[bool, Verdict] = {True: "fail", False: "pass"}
         gaps = [(_pair(gap), verdicts[gap.alarm], told(gap.difference)) for gap in report.bias]
         _suite(suites, "bias", gaps)
+    if report.judge:
+        may: Verdict = "pass" if report.judge.decides else "inconclusive"
+        _suite(suites, "judge", [("agreement with people", may, report.judge.standing)])
     ElementTree.indent(suites)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suites, encoding="unicode") + "\n"
+
+
+def judge_lines(judge: Judgement) -> list[str]:
+    """What a person must know of the judge before its scores, each a sentence's length."""
+    again = "" if judge.variance is None else f", variance between repeats {number(judge.variance)}"
+    lines = [f"judge {judge.model} {judge.standing}", f"{judge.unread:.0%} of its words could not be read{again}"]
+    if judge.agreement:
+        lines[0] += f"; the same as people on {told(judge.agreement.accuracy)} of them"
+    if judge.corrected >= CORRECTING:
+        lines.append(f"its mean is corrected by what people say of {judge.corrected} of these answers")
+    if judge.pairs:
+        pairs = judge.pairs
+        lines.append(
+            f"side by side: {pairs.wins} better, {pairs.losses} worse, {pairs.ties} as good as the baseline's; "
+            f"net {told(pairs.net)}; the place of an answer decided {pairs.earlier + pairs.later:.0%}"
+        )
+    return lines
 
 
 def _suite(suites: ElementTree.Element, name: str, tests: Sequence[tuple[str, Verdict, str]]) -> None:

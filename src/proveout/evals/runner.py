@@ -29,6 +29,7 @@ from proveout.store.sealing import Keyring, seal, unseal
 
 CONCURRENT = 8  # calls at a time: half of what the engine batches, so that users get the other half
 PURPOSE = "evaluation"  # of these requests: recorded and priced, and no user's
+RANDOM_REPEATS = 3  # of each question, where the model samples
 _TRIES = 4  # while a part of the server is not ready
 _PAUSE = 1.0  # seconds before the second try, then twice as long each time
 
@@ -51,6 +52,8 @@ class Asking:
     repeats: int = 1
     concurrent: int = CONCURRENT
     budget_usd: float | None = None
+    purpose: str = PURPOSE
+    max_tokens: int | None = None  # of an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +153,14 @@ class Runner:
         call = Call(
             request=new_request_id(),
             principal=replace(asking.principal, key=replace(asking.principal.key, groups=frozenset(case.groups))),
-            asked=Asked(asking.model, case.messages, seed=seed if asking.repeats > 1 else None),
+            asked=Asked(
+                asking.model,
+                case.messages,
+                seed=seed if asking.repeats > 1 else None,
+                max_tokens=asking.max_tokens,
+            ),
             streamed=False,
-            purpose=PURPOSE,
+            purpose=asking.purpose,
         )
         return self._delivered(*await whole(call, self._rooms))
 

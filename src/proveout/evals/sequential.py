@@ -9,12 +9,14 @@ it stays a finite number in JSON.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
 
 RATIOS = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+RARE = (3.0, 10.0, 30.0, 100.0)
+"""Ratios for events that hardly happen unless something is broken."""
 CAPS = {"harm": 0.75, "no_harm": 0.5}  # of the wealth that one D can take at most
 _LIMIT = 690.0  # e^690 is still a finite float
 _WAITING = 512  # values of one arm that wait for the other's
@@ -36,7 +38,7 @@ class BadEvents(msgspec.Struct, frozen=True):
     """Does the candidate have more bad events than its share? Lindon & Malek, arXiv 2011.03567, sections 3 and 5.
 
     Looks at bad events alone. While the candidate's rate is at most the stable release's, an event is the candidate's
-    with probability ≤ w, its weight then. E = mean over ρ in 1.25 … 10 of ∏ LR(ρ), where an event multiplies LR(ρ) by
+    with probability ≤ w, its weight then. E = mean over the ratios ρ of ∏ LR(ρ), where an event multiplies LR(ρ) by
     ρ / (wρ + 1 − w) if it is the candidate's and by 1 / (wρ + 1 − w) if not. Common causes hit both arms and cancel.
     For latency, tokens and cost an event is a value above a threshold that was frozen from the stable release.
     """
@@ -44,6 +46,12 @@ class BadEvents(msgspec.Struct, frozen=True):
     logs: tuple[float, ...] = (0.0,) * len(RATIOS)
     candidate: int = 0
     stable: int = 0
+    ratios: tuple[float, ...] = RATIOS
+
+    @classmethod
+    def of(cls, ratios: tuple[float, ...]) -> BadEvents:
+        """Before any request."""
+        return cls((0.0,) * len(ratios), ratios=ratios)
 
     def update(self, seen: Iterable[Seen]) -> BadEvents:
         """After some requests. Those without a bad event, or with NaN, say nothing."""
@@ -52,14 +60,14 @@ class BadEvents(msgspec.Struct, frozen=True):
             if not value > 0.5 or not 0 <= weight <= 1:
                 continue
             counts[arm] += 1
-            for i, ratio in enumerate(RATIOS):
+            for i, ratio in enumerate(self.ratios):
                 step = (math.log(ratio) if arm else 0.0) - math.log(weight * ratio + 1 - weight)
                 logs[i] = _bounded(logs[i] + step)
-        return BadEvents(tuple(logs), counts[1], counts[0])
+        return BadEvents(tuple(logs), counts[1], counts[0], self.ratios)
 
     @property
     def log_e(self) -> float:
-        return _log_mean(self.logs)
+        return log_mean(self.logs)
 
     @property
     def e_value(self) -> float:
@@ -218,7 +226,8 @@ def _log_sum(logs: Iterable[float]) -> float:
     return top + math.log(sum(math.exp(v - top) for v in values))
 
 
-def _log_mean(logs: tuple[float, ...]) -> float:
+def log_mean(logs: Sequence[float]) -> float:
+    """The log of the mean of e-values, which is one again."""
     return _log_sum(logs) - math.log(len(logs))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -26,6 +27,7 @@ _POWER = 0.8
 _MOST = 10_000_000
 _TEXT = re.compile(r"\s*(<=|>=|<|>|≤|≥)\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*(%|ms|s|USD|tokens)?\s*", re.IGNORECASE)
 _QUANTILE = re.compile(r"_p([1-9][0-9]?)$")
+Mean = Callable[[float], Interval]
 _PER = re.compile(r"_per_(answer|call|request|question)$")
 
 
@@ -53,6 +55,7 @@ class Judged(msgspec.Struct, frozen=True):
     interval: Interval | None
     bound: float | None = None
     more_cases: int | None = None
+    advises: bool = False  # it is shown, and decides nothing
 
 
 def parse_target(metric: str, text: object) -> Target | None:
@@ -77,13 +80,18 @@ def parse_target(metric: str, text: object) -> Target | None:
     return Target(metric, str(text), name, spelled, number, int(level.group(1)) / 100 if level else None)
 
 
-def judge_target(target: Target, cases: Answers, kind: Kind) -> Judged:
+def judge_target(target: Target, cases: Answers, kind: Kind, mean: Mean | None = None) -> Judged:
     """Whether a run meets a target: `pass` when even the unfavourable one-sided 95 % bound does, `fail` when not even
     the favourable one does, else `inconclusive`, with how many more cases would decide it four times in five if what
-    was seen is the truth. No number of cases shows `<= 0` or `>= 1` of a share: that is judged on these cases alone."""
+    was seen is the truth. No number of cases shows `<= 0` or `>= 1` of a share: that is judged on these cases alone.
+
+    `mean`: gives the interval of a mean at a confidence where it is not that of these scores."""
     if len(case_means(cases)) < 2:
         return Judged(target, "inconclusive", f"{target.metric} was measured on fewer than two cases", None)
-    sure, shown = (_interval(target, cases, kind, c) for c in (2 * CONFIDENCE - 1, CONFIDENCE))
+    sure, shown = (
+        mean(c) if mean and target.level is None else _interval(target, cases, kind, c)
+        for c in (2 * CONFIDENCE - 1, CONFIDENCE)
+    )
     at_most, strict = target.relation in ("<", "<="), target.relation in ("<", ">")
     bad, good = (sure.high, sure.low) if at_most else (sure.low, sure.high)
     if kind != "positive" and target.level is None and target.limit == (0.0 if at_most else 1.0):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 import psycopg
-from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer
+from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, EnqueueOptions
 
 from proveout.domain import Scope
 from proveout.errors import NotFound, ProveoutError, Unavailable
@@ -129,11 +129,12 @@ class Jobs:
             system_database_url=dsn, serializer=DBOSPortableJSONSerializer(), system_database_pool_size=2, lazy=True
         )
 
-    async def enqueue(self, name: str, workspace: str, *ids: str | int) -> str:
-        """Puts a job into the queue; answers with its id."""
-        handle: Any = await self._client.enqueue_async(
-            {"workflow_name": name, "queue_name": _QUEUE, "app_version": _VERSION}, workspace, *ids
-        )
+    async def enqueue(self, name: str, workspace: str, *ids: str | int, job: str | None = None) -> str:
+        """Puts a job into the queue; answers with its id. One that is named, `job`, is done once however often."""
+        named: EnqueueOptions = {"workflow_name": name, "queue_name": _QUEUE, "app_version": _VERSION}
+        if job is not None:
+            named["workflow_id"] = job
+        handle: Any = await self._client.enqueue_async(named, workspace, *ids)
         return str(handle.get_workflow_id())
 
     async def state(self, workspace: str, job: str) -> JobState:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -46,11 +47,19 @@ class Retrieval(msgspec.Struct, frozen=True):
     ms: float  # since the request was admitted
 
 
+ToolFault = Literal["unknown", "json", "schema"]
+"""Why a call cannot be carried out: no such tool was offered, no valid JSON, not of the tool's schema."""
+
+
 class ToolUse(msgspec.Struct, frozen=True):
-    """A call of a tool that the model asked for; `arguments` is the commitment to them as the model wrote them."""
+    """A call of a tool that the model asked for; `arguments` is the commitment to them as the model wrote them.
+
+    `fault` is told of whole answers; None: nothing is wrong.
+    """
 
     name: str
     arguments: str
+    fault: ToolFault | None = None
 
 
 class Decision(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
+import msgspec
+
 from proveout.domain import KnowledgeUse, Manifest, ModelChoice, Parameters, Scope, When
 from proveout.engine.catalogue import Catalogue
 from proveout.errors import InvalidInput, NotFound, ProveoutError
 from proveout.evals.cases import read_cases
 from proveout.jobs.runtime import Result, Steps
+from proveout.releases import evidence
 from proveout.releases.bundle import unpack
 from proveout.releases.digest import digest
 from proveout.releases.manifest import FILE, App, WhenPart, read_app
@@ -18,6 +21,8 @@ from proveout.retrieval.snapshots import find
 from proveout.store.events import Kind, note
 from proveout.store.pool import Store, as_json
 from proveout.store.sealing import Keyring, seal, unseal
+
+_TOLD = 500  # characters of an error that the log gets
 
 
 class CreateRelease:
@@ -37,6 +42,8 @@ class CreateRelease:
         if app.declared.app != name:
             raise InvalidInput(f"{FILE} declares the app {app.declared.app!r}, not {name!r}: name the same.")
         resolve(app, self._catalogue, {})  # an unknown model is said before the long work, not after it
+        if judge := app.declared.evals.judge:
+            self._catalogue.resolve(judge.model)
         snapshots: dict[str, str] = {}
         problems: list[dict[str, str]] = []
         for part in app.declared.knowledge:
@@ -61,7 +68,7 @@ class CreateRelease:
 
     async def _read(self, steps: Steps, bundle: str) -> App:
         app = await read_bundle(self._store, self._keyring, steps.scope, bundle)
-        read_cases(app.golden, app.declared.evals.golden or "golden")
+        _facts(app)  # mistakes in the golden questions are said before the long work
         return app
 
     async def _insert(
@@ -76,23 +83,18 @@ class CreateRelease:
             author = uploaded["author"] if uploaded else steps.scope.principal
             await session.run("releases.lock", workspace=identity["workspace"], app=manifest.app)
             known = await session.row("releases.by_digest", **identity)
-            row = known or await session.row(
-                "releases.insert",
-                **identity,
-                manifest=as_json(manifest),
-                golden=seal(key, app.golden.encode(), "golden"),
-                author=author,
-                scorers=seal(key, app.scorers.encode(), "scorers") if app.scorers else None,
-            )
+            asked = {
+                "golden": seal(key, app.golden.encode(), "golden"),
+                "scorers": seal(key, app.scorers.encode(), "scorers") if app.scorers else None,
+                "judge": seal(key, msgspec.json.encode(app.judge), "judge") if app.judge else None,
+            }
+            new = {**identity, **asked, "manifest": as_json(manifest), "author": author}
+            row = known or await session.row("releases.insert", **new)
             assert row is not None
+            where = {"workspace": identity["workspace"], "app": manifest.app, "number": row["number"]}
             about = {"app": manifest.app, "number": row["number"], "digest": identity["digest"]}
-            if await session.run(
-                "facts.put",
-                workspace=identity["workspace"],
-                app=manifest.app,
-                number=row["number"],
-                facts=as_json(app.declared.facts),
-            ):
+            if await session.run("facts.put", **where, facts=as_json(_facts(app))):
+                await session.run("releases.set_golden", **where, **asked)
                 await note(session, steps.scope.workspace, Kind.FACTS_RECORDED, author, about)
             if known is None:
                 await note(session, steps.scope.workspace, Kind.RELEASE_CREATED, author, about)
@@ -117,7 +119,16 @@ class Sync:
         self._ingester = ingester
 
     async def __call__(self, steps: Steps, bundle: str, knowledge: str) -> Result:
-        return await then_forget(self._store, steps, bundle, self._sync(steps, bundle, knowledge))
+        try:
+            return await then_forget(self._store, steps, bundle, self._sync(steps, bundle, knowledge))
+        except ProveoutError as error:
+            await steps.run("note the failure", self._failed, steps.scope, knowledge, error)
+            raise
+
+    async def _failed(self, scope: Scope, knowledge: str, error: ProveoutError) -> None:
+        async with self._store.within(scope) as session:
+            about = {"knowledge": knowledge, "code": error.code, "message": error.message[:_TOLD]}
+            await note(session, scope.workspace, Kind.SYNC_FAILED, scope.principal, about)
 
     async def _sync(self, steps: Steps, bundle: str, knowledge: str) -> Result:
         app = await read_bundle(self._store, self._keyring, steps.scope, bundle)
@@ -185,6 +196,13 @@ def resolve(app: App, catalogue: Catalogue, snapshots: dict[str, str]) -> Manife
         ),
         otherwise=declared.grounding.otherwise,
     )
+
+
+def _facts(app: App) -> dict[str, object]:
+    """What does not decide an answer, with what the release is measured by. Raises InvalidInput for mistakes in the
+    golden questions."""
+    cases = read_cases(app.golden, app.declared.evals.golden or "golden")
+    return {**app.facts, **evidence.measured_by(cases, app.scorers)}
 
 
 def _when(part: WhenPart | None) -> When | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,14 +15,44 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from proveout.domain import Basis, Evidence, Finding, Release
 from proveout.errors import InvalidInput
+from proveout.evals.cases import Case, digest
 from proveout.ledger.integrate import LogKeys
 from proveout.store.events import Kind, note
 from proveout.store.pool import Session, as_json
 
 EVALUATION = "evaluation"
 APPROVAL = "approval"
+REFRESH = "refresh"
 Found = tuple[Basis, Finding]
 _CONTEXT = b"proveout evidence v1\n"  # the log's key signs checkpoints as well: neither can pass for the other
+
+
+def measured_by(cases: Sequence[Case], scorers: str) -> dict[str, str]:
+    """The digests of golden questions (as far as they count) and of an app's own scorers, as a release's facts have
+    them."""
+    return {"golden": digest([case for case in cases if case.counts]), "scorers": _digest(scorers.encode())}
+
+
+def standard(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What decides whether a release is good enough, by digest: its targets, golden questions, scorers and judge.
+
+    They are facts, so they may change while the release's digest stays. Evidence that rests on them says which they
+    were, and counts for no others.
+    """
+    return {name: _digest(rfc8785.dumps(facts.get(name))) for name in ("targets", "golden", "scorers", "judge")}
+
+
+def changed_since(evidence: Evidence, release: Release) -> str:
+    """What of the release's standard is no longer what the evidence was recorded over, in words; "" where all is."""
+    was = evidence.facts.get("standard")
+    if was is None:
+        return "targets, for all that it says"
+    changed = [name for name, now in standard(release.facts).items() if was.get(name) != now]
+    return " and ".join("golden questions" if name == "golden" else name for name in changed)
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 async def record(

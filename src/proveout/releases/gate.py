@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from proveout.domain import Evidence, Release, StageName
+from proveout.domain import Evidence, Manifest, Release, StageName
 from proveout.errors import GateClosed
 from proveout.ledger.integrate import LogKeys
-from proveout.releases.evidence import APPROVAL, of_release
+from proveout.releases.evidence import APPROVAL, EVALUATION, REFRESH, changed_since, of_release
 from proveout.releases.policy import Criterion, Policy
+from proveout.store.configuration import release_of
 from proveout.store.pool import Session
 
 
@@ -22,24 +23,78 @@ class Gate:
     keys: LogKeys
 
     async def check(self, session: Session, release: Release, stage: StageName) -> list[tuple[Criterion, str]]:
-        """Each criterion of the stage with what it still lacks, "" where it is met. The session has a scope."""
+        """Each criterion of the stage with what it still lacks, "" where it is met. The session has a scope.
+
+        Of a refresh that meets its own criteria, those: it need not meet the stage's.
+        """
         if stage == "poc":  # the one stage without a gate
             return []
         evidence = await of_release(session, self.keys, release)
+        checked = await self._checked(session, release, stage, self.policy.stages[stage], evidence)
+        if any(lack for _, lack in checked):
+            refresh = await self.check_refresh(session, release, stage)
+            if refresh and not any(lack for _, lack in refresh):
+                return refresh
+        return checked
+
+    async def check_refresh(self, session: Session, release: Release, stage: StageName) -> list[tuple[Criterion, str]]:
+        """As `check`, by the criteria of refreshes; empty where the release is none of the stage's stable one.
+
+        Evidence that compares counts where it compares with that one.
+        """
+        stable = await self.followed(session, release.workspace, release.app, stage)
+        if stable is None or not refreshes(release.manifest, stable.manifest, stable.follows):
+            return []
+        evidence = await of_release(session, self.keys, release)
+        fitting = [e for e in evidence if e.facts.get("baseline", stable.digest) == stable.digest]
+        return await self._checked(session, release, stage, self.policy.refresh.criteria, fitting)
+
+    async def followed(self, session: Session, workspace: str, app: str, stage: StageName) -> Release | None:
+        """The stable release of a stage, where newer documents may follow it by themselves.
+
+        It follows knowledge, came through the gate, and is measured by what it was measured by when it came.
+        """
+        row = await session.row("routes.followed", workspace=workspace, app=app, stage=stage)
+        if row is None:
+            return None
+        stable = release_of(row)
+        found = await of_release(session, self.keys, stable)
+        newest = next((e for e in found if e.basis == "measured" and e.kind in (EVALUATION, REFRESH)), None)
+        return None if newest is not None and changed_since(newest, stable) else stable
+
+    async def _checked(
+        self,
+        session: Session,
+        release: Release,
+        stage: StageName,
+        criteria: Sequence[Criterion],
+        evidence: Sequence[Evidence],
+    ) -> list[tuple[Criterion, str]]:
         tenures: dict[str, set[str]] = {}
-        for name in {c.stable_in for c in self.policy.stages[stage] if c.stable_in}:
+        for name in {c.stable_in for c in criteria if c.stable_in}:
             about = {"workspace": release.workspace, "app": release.app, "stage": name}
             rows = await session.fetch("tenures.of_stage", **about)
             tenures[name] = {row["digest"] for row in rows if not row["broke_glass"]}
         now = datetime.now(UTC)
         return [
             (criterion, lacks(criterion, release, stage, evidence, tenures.get(criterion.stable_in or "", ()), now))
-            for criterion in self.policy.stages[stage]
+            for criterion in criteria
         ]
 
     async def demand(self, session: Session, release: Release, stage: StageName) -> None:
         """Raises GateClosed with the list of what is missing, unless the release may enter the stage."""
         closed_to(release, stage, await self.check(session, release, stage))
+
+
+def refreshes(release: Manifest, stable: Manifest, follows: Set[str]) -> bool:
+    """Whether a release differs from the stable one in snapshots of knowledge that it follows, and in nothing else."""
+
+    def without_snapshots(manifest: Manifest) -> Manifest:
+        uses = tuple(replace(use, snapshot="") if use.name in follows else use for use in manifest.knowledge)
+        return replace(manifest, knowledge=uses)
+
+    pinned = all(use.snapshot for use in release.knowledge)
+    return pinned and release != stable and without_snapshots(release) == without_snapshots(stable)
 
 
 def closed_to(release: Release, stage: StageName, checked: Sequence[tuple[Criterion, str]]) -> None:
@@ -80,7 +135,10 @@ def _lacks_pins(release: Release) -> str:
     loose = [use.name for use in release.manifest.knowledge if not use.snapshot]
     if not loose:
         return ""
-    return f"it follows whatever {', '.join(loose)} holds: take `follow: true` out, and a new release pins it"
+    return (
+        f"it follows whatever {', '.join(loose)} holds: `proveout release derive {release.label} --latest` pins "
+        f"it, and its stages follow by the gate of refreshes"
+    )
 
 
 def _lacks_evidence(criterion: Criterion, release: Release, evidence: Sequence[Evidence], now: datetime) -> str:
@@ -93,6 +151,8 @@ def _lacks_evidence(criterion: Criterion, release: Release, evidence: Sequence[E
         return f"no {criterion.basis or ''} {criterion.evidence} of this digest: {mend}".replace("  ", " ")
     if newest.verdict != "pass":
         return f"its newest {criterion.evidence}, {newest.id}, says {newest.verdict}: {mend}"
+    if newest.kind == EVALUATION and (changed := changed_since(newest, release)):
+        return f"its newest evaluation, {newest.id}, was by other {changed}: {mend}"
     if newest.expires is not None and newest.expires <= now:
         return f"its {criterion.evidence}, {newest.id}, held until {newest.expires:%Y-%m-%d}: {mend}"
     if criterion.max_age_days is not None and now - newest.recorded > timedelta(days=criterion.max_age_days):
@@ -106,16 +166,21 @@ _MENDED = {"evaluation": "`proveout eval run {release}`"}
 def _lacks_approvals(
     wanted: int, release: Release, stage: StageName, evidence: Sequence[Evidence], now: datetime
 ) -> str:
-    """The newest word of each approver on this stage counts; the author's own never does."""
+    """The newest word of each approver on this stage counts, for the targets and golden questions that it saw; the
+    author's own never does. A refusal stands whatever changed."""
     said: dict[str, Evidence] = {}
     for word in evidence:
-        if word.kind == APPROVAL and word.facts.get("stage") == stage and word.author != release.author:
+        if word.kind == APPROVAL and word.facts.get("stage") == stage and word.author not in release.authors:
             said.setdefault(word.author, word)
     against = [word for word in said.values() if word.verdict != "pass"]
     if against:
         return f"{against[0].author} has refused it ({against[0].id})"
-    given = sum(word.expires is None or word.expires > now for word in said.values())
+    valid = [word for word in said.values() if word.expires is None or word.expires > now]
+    seen = [(word, changed_since(word, release)) for word in valid]
+    given = sum(not changed for _, changed in seen)
     if given >= wanted:
         return ""
-    need = f"{wanted - given} more approval" + ("s" if wanted - given > 1 else "")
-    return f"{need} by others than its author: `proveout release approve {release.label} --to {stage}`"
+    need = f"{wanted - given} more approval" + ("s" if wanted - given > 1 else "") + " by others than its author"
+    stale = [f"{word.id} saw other {changed}" for word, changed in seen if changed]
+    why = f" ({'; '.join(stale)})" if stale else ""
+    return f"{need}{why}: `proveout release approve {release.label} --to {stage}`"

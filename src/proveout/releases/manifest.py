@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from proveout.domain import KNOWLEDGE_NAME, PromptTexts
 from proveout.errors import InvalidInput
+from proveout.evals.judge import RUBRIC, Judge, read_labels
 from proveout.evals.scorers import scorers as named_scorers
 from proveout.evals.scorers.confined import Confined
 from proveout.releases.plan import Plan
@@ -190,6 +191,22 @@ class KnowledgePart(_Part):
     )
 
 
+class JudgePart(_Part):
+    """A model that scores answers by a rubric. It decides only where it surely agrees with people; else it advises."""
+
+    model: str = Field(min_length=1, description="`local/NAME`, `echo`, or `PROVIDER/MODEL` from the server's config.")
+    rubric: str | None = Field(
+        default=None, description="A text file that says what makes an answer good. Default: a built-in one."
+    )
+    labels: str | None = Field(
+        default=None, description="A file with answers and the scores that people gave them, JSON lines."
+    )
+    repeats: int = Field(default=1, ge=1, le=5, description="How often each answer is rated.")
+    share: float = Field(
+        default=0, ge=0, le=1, description="The share of users' answered requests that it judges as they come."
+    )
+
+
 class EvalsPart(_Part):
     """The golden questions, relative to app.yaml."""
 
@@ -198,6 +215,7 @@ class EvalsPart(_Part):
         default=None,
         description="A Python file; each function `(case, delivered)` in it is a scorer, run in a confined process.",
     )
+    judge: JudgePart | None = Field(default=None, description="A model that scores answers.")
 
 
 class GroundingPart(_Part):
@@ -269,13 +287,24 @@ class Mistakes(InvalidInput):
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """An app folder that was read whole: what it declares, its prompts, its golden questions, its own scorers."""
+    """An app folder that was read whole: what it declares, its prompts, its golden questions, its own scorers, its
+    judge."""
 
     declared: AppFile
     prompt: PromptTexts
     golden: str
     scorers: str
+    judge: Judge | None
     sources: Mapping[str, Mapping[str, bytes]]  # knowledge name -> document id -> bytes
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What is versioned and recorded but does not decide an answer."""
+        part = self.declared.evals.judge
+        if part is None or self.judge is None:
+            return self.declared.facts
+        told = {"model": part.model, "repeats": part.repeats, "share": part.share, "labels": len(self.judge.labels)}
+        return {**self.declared.facts, "judge": {**told, "digest": self.judge.digest("")}}
 
 
 def read_app(files: Mapping[str, bytes]) -> App:
@@ -310,6 +339,16 @@ def read_app(files: Mapping[str, bytes]) -> App:
             named_scorers(custom=Confined(scorers, declared.evals.scorers or ""))  # read, not run
         except InvalidInput as error:
             problems.append(_problem(lines, "evals.scorers", error.message))
+    judge = None
+    if asked := declared.evals.judge:
+        try:
+            labels = read_labels(text_of("evals.judge.labels", asked.labels, ""), asked.labels or "")
+            rubric = text_of("evals.judge.rubric", asked.rubric, RUBRIC)
+            judge = Judge(asked.model, rubric, labels, asked.repeats)
+        except InvalidInput as error:
+            problems.append(_problem(lines, "evals.judge.labels", error.message))
+    elif "judge" in declared.targets:
+        problems.append(_problem(lines, "targets.judge", "nothing measures it: declare a judge in `evals`"))
     names = [part.name for part in declared.knowledge]
     sources: dict[str, Mapping[str, bytes]] = {}
     for position, part in enumerate(declared.knowledge):
@@ -335,7 +374,7 @@ def read_app(files: Mapping[str, bytes]) -> App:
         sources[part.name] = found
     if problems:
         raise Mistakes(problems)
-    return App(declared, prompt, golden, scorers, sources)
+    return App(declared, prompt, golden, scorers, judge, sources)
 
 
 def _default_answer(knowledge: bool) -> str:

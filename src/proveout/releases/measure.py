@@ -3,42 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 
-from proveout.access.keys import principal_of
-from proveout.domain import Principal, Release
-from proveout.errors import InvalidInput, NotFound
-from proveout.evals.bias import Gap, Variant, gaps, variants
+from proveout.access.keys import principal_of, system
+from proveout.domain import Outcome, Principal, Release
+from proveout.errors import InvalidInput, NotFound, Unavailable
+from proveout.evals.bias import gaps, variants
 from proveout.evals.cases import Case, digest, read_cases
-from proveout.evals.compare import Change, Comparison, Metric, changed_most, compare
-from proveout.evals.report import Missed, Report, Score
-from proveout.evals.runner import Answers, Asking, Runner, Tell
+from proveout.evals.compare import Comparison, Metric, compare
+from proveout.evals.judge import JUDGE, Judge
+from proveout.evals.runner import RANDOM_REPEATS, Answers, Asking, Runner, Tell, is_random
 from proveout.evals.scorers import Scorer, scorers
 from proveout.evals.scorers.confined import Confined
 from proveout.evals.scorers.delivered import Delivered, Measure
 from proveout.evals.scorers.meaning import AGREEING, agreeing
-from proveout.evals.statistics import Interval, amounts_interval, scores_interval
 from proveout.evals.targets import Judged, Target, judge_target, parse_target
 from proveout.guard.support import SupportCheck
 from proveout.jobs.runtime import Result, Steps
 from proveout.ledger.integrate import LogKeys
 from proveout.releases import evidence
+from proveout.releases.findings import Biased, Findings, Side, result_of, summarise, told_of_bias
+from proveout.releases.judging import JudgedSides, Judging
 from proveout.releases.policy import Policy
 from proveout.serving.call import Rooms
 from proveout.store.events import Kind, note
-from proveout.store.pool import Row, Session, Store, as_json
+from proveout.store.pool import Row, Store, as_json
 from proveout.store.sealing import Keyring, seal, unseal
 
 T = TypeVar("T")
-Scores = Mapping[str, Mapping[str, Sequence[float]]]
-"""scorer → case → one score a repeat, as `evals.compare` takes them."""
+Draw = Callable[[Sequence[Case]], Sequence[Case]]
 
 _UNCOMPARED = {"ttft_ms", "per_token_ms", "total_ms"}  # taken at other times, under another load
 _MARGIN = 0.05  # points of a score
@@ -47,29 +46,16 @@ _SCORED = 16  # answers at a time
 MAIN_WEIGHT = 5.0
 _NEVER = {"personal_data", "toxicity"}
 _TOLERATED = 1e-4  # of answers
-_CHANGES = 20
-_MISSED = ("correct", "facts", "refusal", "restricted", "exact", "numeric", "regex", "json_schema")
-_NOBODY = "Bias was not measured: no question names a person whom another could stand in for."
-_CUT_SHORT = "The budget ended it before every question was asked: it cannot pass."
 _EVERY = 0.3  # seconds between two reports of progress
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """One of the two that are asked: its answers and their scores."""
+class Compared:
+    """Two releases that were asked the same questions, and the digest of these."""
 
-    model: str
-    answers: Answers
-    scores: Scores
-
-
-@dataclass(frozen=True, slots=True)
-class Biased:
-    """The questions about somebody else: what was answered, and the gaps between groups, surest first."""
-
-    made: Sequence[Variant]
-    answers: Answers
-    gaps: Sequence[Gap]
+    data_set: str
+    cases: int
+    comparison: Comparison
 
 
 class Evaluate:
@@ -99,6 +85,10 @@ class Evaluate:
             raise InvalidInput("No case of the data set counts yet: cases that nobody wrote by hand need a review.")
         release = self._rooms.directory().releases[steps.scope.workspace, row["app"], row["release"]]
         code = unseal(key, brought["scorers"], "scorers").decode() if brought and brought["scorers"] else ""
+        judge = None
+        if brought and brought["judge"]:
+            judge = msgspec.json.decode(unseal(key, brought["judge"], "judge"), type=Judge)
+            self._rooms.catalogue.resolve(judge.model)  # one that is not there is said before the long work
         async with AsyncExitStack() as stack:
             measures = await self._scorers(stack, code)
             candidate = await self._side(steps, row, release.label, cases, measures, row["budget_usd"])
@@ -107,12 +97,48 @@ class Evaluate:
             left = _left(left, biased.answers) if biased else left
             baseline = await self._side(steps, row, row["baseline"], cases, measures, left) if row["baseline"] else None
         known: Mapping[str, Measure] = {**measures, **AGREEING}
-        judged = self._targets(release, candidate, known)
-        aimed = {j.target.metric for j in judged}
-        compared = _compare(cases, candidate, baseline, known, aimed) if baseline else None
-        summary = _summary(cases, row, candidate, baseline, known, judged, compared, biased)
+        judged = None
+        if judge:
+            left = _left(left, baseline.answers) if baseline else left
+            judged = await self._judged(steps, row, judge, cases, (candidate, baseline), left)
+            candidate = candidate.scored(judged, 0)
+            baseline = baseline.scored(judged, 1) if baseline else None
+            known = {**known, JUDGE.name: JUDGE}
+        targets = self._targets(release, candidate, known, judged)
+        compared = _compare(cases, candidate, baseline, known, targets, judged) if baseline else None
+        summary = summarise(cases, row, candidate, baseline, known, Findings(targets, compared, biased, judged))
+        asked = {
+            k: v for k, v in evidence.measured_by(cases, code).items() if k in release.facts
+        }  # not in those of old
+        summary["standard"] = evidence.standard({**release.facts, **asked})
         await self._finish(steps, row, release, cases, (candidate, baseline), summary)
         return {"evaluation": evaluation, "verdict": summary["verdict"]}
+
+    async def against(self, steps: Steps, run: str, release: Release, baseline: Release, draw: Draw) -> Compared:
+        """Asks a release those golden questions of another that `draw` takes, asks them of that one too, and compares.
+
+        The system asks, in the name of `run`, and keeps no answer where people read them. Raises Unavailable where a
+        question found no answer.
+        """
+        async with self._store.within(steps.scope) as session:
+            key = await self._keyring.workspace(session, steps.scope.workspace)
+            about = {"workspace": baseline.workspace, "app": baseline.app, "number": baseline.number}
+            brought = await session.row("releases.golden", **about)
+        assert brought is not None
+        golden = unseal(key, brought["golden"], "golden").decode() if brought["golden"] else ""
+        cases = draw([case for case in read_cases(golden, "golden") if case.counts])
+        code = unseal(key, brought["scorers"], "scorers").decode() if brought["scorers"] else ""
+        repeats = RANDOM_REPEATS if is_random(baseline) else 1
+        row = {"id": run, "principal": system(steps.scope.workspace), "repeats": repeats}
+        async with AsyncExitStack() as stack:
+            measures = await self._scorers(stack, code)
+            sides = [await self._side(steps, row, r.label, cases, measures, None) for r in (release, baseline)]
+        failed = sum(d.outcome is Outcome.FAILED for side in sides for d in side.answers.delivered.values())
+        if failed:
+            raise Unavailable(f"{failed} questions found no answer.")
+        known: Mapping[str, Measure] = {**measures, **AGREEING}
+        targets = self._targets(baseline, sides[1], known, None)
+        return Compared(digest(cases), len(cases), _compare(cases, sides[0], sides[1], known, targets, None))
 
     async def _scorers(self, stack: AsyncExitStack, code: str) -> dict[str, Scorer]:
         child = await stack.enter_async_context(Confined(code, "evals.scorers")) if code else None
@@ -139,7 +165,7 @@ class Evaluate:
         return Side(model, answers, {name: by_case for name, by_case in scores.items() if by_case})
 
     async def _asked(self, steps: Steps, row: Row, model: str, cases: Sequence[Case], budget: float | None) -> Answers:
-        principal = self._principal(row["key"])
+        principal = self._principal(row)
         asking = Asking(row["id"], model, principal, cases, row["repeats"], budget_usd=budget)
         return await self._runner.ask(steps.scope, asking, _told(steps, f"asking {model}"))
 
@@ -154,18 +180,42 @@ class Evaluate:
                 outcomes.setdefault(case, []).append(score)
         return Biased(made, answers, gaps(made, outcomes))
 
-    def _principal(self, key: str) -> Principal:
-        principal = principal_of(self._rooms.directory(), key)
+    async def _judged(
+        self,
+        steps: Steps,
+        row: Row,
+        judge: Judge,
+        cases: Sequence[Case],
+        sides: tuple[Side, Side | None],
+        budget: float | None,
+    ) -> JudgedSides:
+        asking = Asking(row["id"], judge.model, self._principal(row), (), budget_usd=budget)
+        judging = Judging(judge, self._runner, steps.scope, asking, _told(steps, f"asking the judge {judge.model}"))
+        weights = self._rooms.catalogue.digest(judge.model)
+        return await judging.judge(weights, cases, [side.answers.delivered for side in sides if side])
+
+    def _principal(self, row: Row) -> Principal:
+        principal = row["principal"] if "principal" in row else principal_of(self._rooms.directory(), row["key"])
         if principal is None:
             raise InvalidInput("The key that asked for this evaluation was revoked: start it again with another one.")
         return principal
 
-    def _targets(self, release: Release, side: Side, measures: Mapping[str, Measure]) -> list[Judged]:
+    def _targets(
+        self, release: Release, side: Side, measures: Mapping[str, Measure], judged: JudgedSides | None
+    ) -> list[Judged]:
         """The app's measurable targets, or the policy's where it sets none, judged."""
         declared = release.facts.get("targets")
         own = targets_of(declared if isinstance(declared, Mapping) else {}, measures)
-        found = own or targets_of(self._policy.targets, measures)
-        return [judge_target(t, list(side.scores.get(t.metric, {}).values()), measures[t.metric].kind) for t in found]
+        found = []
+        for target in own or targets_of(self._policy.targets, measures):
+            values, kind = list(side.scores.get(target.metric, {}).values()), measures[target.metric].kind
+            of_judge = judged is not None and target.metric == JUDGE.name
+            word = judge_target(target, values, kind, judged.mean if judged and of_judge and values else None)
+            if judged and of_judge and not judged.judgement.decides:
+                reason = f"{judged.judgement.standing}; {word.reason}"
+                word = msgspec.structs.replace(word, verdict="inconclusive", reason=reason, advises=True)
+            found.append(word)
+        return found
 
     async def _finish(
         self,
@@ -184,7 +234,7 @@ class Evaluate:
             if await session.row("evaluations.finish", evaluation=row["id"], summary=as_json(summary)) is None:
                 return
             where = {"workspace": workspace, "evaluation": row["id"]}
-            results = [(case.id, _result(case, candidate, baseline, row["repeats"])) for case in cases]
+            results = [(case.id, result_of(case, candidate, baseline, row["repeats"])) for case in cases]
             rows = [
                 {**where, "case": case, "result": seal(key, msgspec.json.encode(result), "case")}
                 for case, result in results
@@ -201,6 +251,9 @@ class Evaluate:
                 "targets": [
                     {"target": f"{t['name']} {t['text']}", "verdict": t["verdict"]} for t in summary["targets"]
                 ],
+                "standard": summary["standard"],
+                "bias": told_of_bias(summary["bias"]),
+                "judge": summary["judge"] and {name: summary["judge"][name] for name in ("digest", "standing")},
             }
             await note(session, workspace, Kind.EVALUATION_ENDED, row["key"], told)
             if row["golden"] and candidate.answers.whole:
@@ -222,13 +275,6 @@ def targets_of(declared: Mapping[str, object], measures: Mapping[str, Measure]) 
     """The targets that a scorer measures; what else is declared is prose, for people."""
     found = [target for name, text in declared.items() if (target := parse_target(name, text))]
     return [target for target in found if target.metric in measures]
-
-
-async def scored_cases(session: Session, keyring: Keyring, workspace: str, evaluation: str) -> list[dict[str, Any]]:
-    """What was asked, answered and scored in an evaluation."""
-    key = await keyring.workspace(session, workspace)
-    rows = await session.fetch("evaluations.cases", evaluation=evaluation)
-    return [msgspec.json.decode(unseal(key, row["result"], "case")) for row in rows]
 
 
 def _left(budget: float | None, answers: Answers) -> float | None:
@@ -265,136 +311,16 @@ def metrics_of(names: Iterable[str], measures: Mapping[str, Measure], aimed: Set
 
 
 def _compare(
-    cases: Sequence[Case], candidate: Side, baseline: Side, measures: Mapping[str, Measure], aimed: Set[str]
-) -> Comparison:
-    both = [n for n in measures if n in candidate.scores and n in baseline.scores and n not in _UNCOMPARED]
-    tags = {case.id: frozenset(case.tags) for case in cases}
-    return compare(candidate.scores, baseline.scores, tags, metrics_of(both, measures, aimed))
-
-
-def _summary(
     cases: Sequence[Case],
-    row: Row,
     candidate: Side,
-    baseline: Side | None,
+    baseline: Side,
     measures: Mapping[str, Measure],
-    judged: Sequence[Judged],
-    compared: Comparison | None,
-    biased: Biased | None,
-) -> dict[str, Any]:
-    delivered = list(candidate.answers.delivered.values())
-    alarm = biased is not None and any(gap.alarm for gap in biased.gaps)
-    verdicts = [*(j.verdict for j in judged), *([compared.verdict] if compared else []), *(["fail"] if alarm else [])]
-    verdict = "fail" if "fail" in verdicts else "pass" if verdicts and set(verdicts) == {"pass"} else "inconclusive"
-    asked = [candidate.answers, *(side.answers for side in (biased, baseline) if side)]
-    whole = all(answers.whole for answers in asked)
-    first = {c: d for (c, seed), d in candidate.answers.delivered.items() if seed == 0}
-    before = {c: d.text for (c, seed), d in baseline.answers.delivered.items() if seed == 0} if baseline else {}
-    return {
-        "verdict": verdict if whole or verdict == "fail" else "inconclusive",
-        "data_set": digest(cases),
-        "cases": len(cases),
-        "answers": len(delivered),
-        "asked": sum(answers.asked for answers in asked),
-        "repeats": row["repeats"],
-        "spent_usd": sum(answers.spent for answers in asked),
-        "whole": whole,
-        "effort": _effort(delivered),
-        "quoted": sum(d.quoted for d in delivered) / max(len(delivered), 1),
-        "scores": {name: _score(by_case, measures[name]) for name, by_case in candidate.scores.items()},
-        "targets": [{"name": j.target.name, "text": j.target.text, **_plain(j, without="target")} for j in judged],
-        "bias": [{**msgspec.to_builtins(gap), "alarm": gap.alarm} for gap in biased.gaps] if biased else [],
-        "notes": [_NOBODY] if biased and not biased.made else [],
-        "baseline": None if baseline is None else baseline.model,
-        "comparison": msgspec.to_builtins(compared) if compared else None,
-        "changed": msgspec.to_builtins(
-            changed_most(before, {c: d.text for c, d in first.items()}, _CHANGES) if baseline else []
-        ),
-    }
-
-
-def report_of(release: Release, row: Row, cases: Sequence[Mapping[str, Any]]) -> Report:
-    """The report of an evaluation that is done, from what is kept of it."""
-    summary: Any = _bounded(row["summary"])
-    scores = [
-        Score(name, s["kind"], s["better"], Interval(s["mean"], s["low"], s["high"], s["cases"]))
-        for name, s in sorted(summary["scores"].items())
-    ]
-    missed = [
-        Missed(case["case"], case["question"], case["answer"] or "", names)
-        for case in cases
-        if (names := [name for name in _MISSED if case["scores"].get(name, 1) < 1])
-    ]
-    targets = [{**t, "target": parse_target(t["name"], t["text"])} for t in summary["targets"]]
-    return Report(
-        release=release.label,
-        digest=release.digest,
-        dataset=summary["data_set"],
-        made=row["created"].isoformat(timespec="seconds"),
-        cases=summary["cases"],
-        repeats=summary["repeats"],
-        scores=scores,
-        targets=[msgspec.convert(t, Judged) for t in targets],
-        baseline=summary["baseline"] or "",
-        comparison=msgspec.convert(summary["comparison"], Comparison) if summary["comparison"] else None,
-        missed=missed,
-        changes=[msgspec.convert(change, Change) for change in summary["changed"]],
-        usd=summary["spent_usd"],
-        bias=msgspec.convert(summary.get("bias", []), list[Gap]),
-        notes=summary.get("notes", []) + ([] if summary["whole"] else [_CUT_SHORT]),
-        whole=summary["whole"],
-    )
-
-
-def _bounded(value: object) -> object:
-    """JSON as it was kept, its bounds that are null infinite again."""
-    if isinstance(value, list):
-        return [_bounded(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    found = {key: _bounded(item) for key, item in value.items()}
-    without_end = {"low": -math.inf, "high": math.inf}
-    return {key: without_end[key] if item is None and key in without_end else item for key, item in found.items()}
-
-
-def _effort(delivered: Sequence[Delivered]) -> dict[str, float]:
-    """What an answer took on average, as `evals.plan` reckons with it."""
-    n = max(len(delivered), 1)
-    return {
-        "seconds": sum(d.total_ms for d in delivered) / n / 1000,
-        "prompt_tokens": sum(d.usage.prompt_tokens for d in delivered) / n,
-        "completion_tokens": sum(d.usage.completion_tokens for d in delivered) / n,
-        "usd": sum(d.cost or 0.0 for d in delivered) / n,
-    }
-
-
-def _plain(value: msgspec.Struct, without: str) -> dict[str, Any]:
-    return {key: v for key, v in msgspec.to_builtins(value).items() if key != without}
-
-
-def _score(by_case: Mapping[str, Sequence[float]], scorer: Measure) -> dict[str, Any]:
-    values = list(by_case.values())
-    interval = (amounts_interval if scorer.kind == "positive" else scores_interval)(values)
-    bounds = {"low": interval.low, "high": interval.high} if interval.n > 1 else {"low": None, "high": None}
-    return {"mean": interval.estimate, **bounds, "cases": interval.n, "better": scorer.better, "kind": scorer.kind}
-
-
-def _result(case: Case, candidate: Side, baseline: Side | None, repeats: int) -> dict[str, Any]:
-    answers = [d for seed in range(repeats) if (d := candidate.answers.delivered.get((case.id, seed)))]
-    first = answers[0] if answers else None
-    before = baseline.answers.delivered.get((case.id, 0)) if baseline else None
-    scores = {name: by_case[case.id] for name, by_case in candidate.scores.items() if case.id in by_case}
-    return {
-        "case": case.id,
-        "question": case.asked,
-        "tags": case.tags,
-        "answer": first.text if first else None,
-        "outcome": first.outcome if first else None,
-        "documents": first.documents if first else [],
-        "quoted": first.quoted if first else False,
-        "total_ms": round(first.total_ms, 1) if first else None,
-        "scores": {name: sum(values) / len(values) for name, values in scores.items()},
-        "repeats": [{"answer": a.text, "outcome": a.outcome} for a in answers[1:]],
-        "every_score": scores if len(answers) > 1 else {},
-        "baseline": {"answer": before.text, "outcome": before.outcome} if before else None,
-    }
+    targets: Sequence[Judged],
+    judged: JudgedSides | None,
+) -> Comparison:
+    advises = {JUDGE.name} if judged and not judged.judgement.decides else set[str]()
+    left_out = _UNCOMPARED | advises
+    both = [n for n in measures if n in candidate.scores and n in baseline.scores and n not in left_out]
+    tags = {case.id: frozenset(case.tags) for case in cases}
+    aimed = {judged.target.metric for judged in targets}
+    return compare(candidate.scores, baseline.scores, tags, metrics_of(both, measures, aimed))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -66,7 +66,10 @@ class GuardrailsPart(_Part):
     unsupported: float = Field(default=0.2, ge=0, le=1, description="Answers with words that no source supports.")
     latency: float = Field(default=0.2, ge=0, le=1, description="Slow first texts and slow answers.")
     rest: float = Field(
-        default=0.3, ge=0, le=1, description="Refusals, guards, left answers, feedback, scores, tokens, cost."
+        default=0.3,
+        ge=0,
+        le=1,
+        description="Refusals, guards, tool errors, left answers, feedback, scores, judges, tokens, cost.",
     )
 
     @model_validator(mode="after")
@@ -111,6 +114,10 @@ class Plan(_Part):
     margins: MarginsPart = Field(default=MarginsPart(), description="How much worse still counts as no worse.")
     guardrails: GuardrailsPart = Field(default=GuardrailsPart(), description="How much each kind of evidence weighs.")
     pilots: PilotsPart = Field(default=PilotsPart(), description="Who gets a candidate first, whatever its weight.")
+    refresh: Literal["at_once", "by_steps"] = Field(
+        default="at_once",
+        description="How newer documents of followed knowledge enter a stage, once they have passed their gate.",
+    )
 
     @model_validator(mode="after")
     def _rises(self) -> Self:

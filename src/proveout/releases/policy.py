@@ -15,6 +15,8 @@ from proveout.errors import StartRefused
 
 _SHIPPED = "stages.yaml"
 GatedStage = Literal["beta", "production"]
+Figure = Literal["lost", "unread", "empty", "duplicates", "widened"]
+"""What a data test looks at, as a share of documents: `releases/refresh.py` says of which."""
 
 
 class Criterion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,15 +43,37 @@ class Criterion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("a criterion demands one of: evidence, stable_in, approvals, pinned")
 
 
+class Bound(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How large a share of documents a data test of a new snapshot may find, from 0 to 1."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1)]
+    figure: Figure
+    most: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    reason: Annotated[str, msgspec.Meta(min_length=1)]
+    source: Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class RefreshPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The data tests of followed knowledge, and what admits a release that differs in its snapshots alone.
+
+    Without criteria nothing is admitted, and no stage follows.
+    """
+
+    tests: tuple[Bound, ...] = ()
+    criteria: tuple[Criterion, ...] = ()
+
+
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The criteria of each stage, and the targets of apps that set none."""
+    """The criteria of each stage, the targets of apps that set none, and how stages follow knowledge."""
 
     stages: Mapping[GatedStage, tuple[Criterion, ...]]
     targets: Mapping[str, str] = {}
+    refresh: RefreshPolicy = RefreshPolicy()
     schema: Literal[1] = 1
 
     def __post_init__(self) -> None:
         ids = [criterion.id for criteria in self.stages.values() for criterion in criteria]
+        ids += [bound.id for bound in self.refresh.tests] + [criterion.id for criterion in self.refresh.criteria]
         if len(set(ids)) < len(ids):
             raise ValueError("every criterion has an id of its own")
         if set(self.stages) != {"beta", "production"}:

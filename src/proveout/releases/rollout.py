@@ -9,6 +9,7 @@ data.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,7 +18,17 @@ import msgspec
 
 from proveout.evals import online
 from proveout.evals.online import Reading
-from proveout.evals.sequential import BadEvents, Betting, SampleRatio, Seen, crosses, weighted_log_e
+from proveout.evals.sequential import (
+    RARE,
+    RATIOS,
+    BadEvents,
+    Betting,
+    SampleRatio,
+    Seen,
+    crosses,
+    log_mean,
+    weighted_log_e,
+)
 from proveout.releases.plan import Plan
 
 State = Literal["running", "paused", "frozen", "promoted", "rolled_back", "aborted"]
@@ -27,16 +38,19 @@ Arm = Literal["stable", "candidate"]
 
 AMOUNTS = ("first_text", "total", "tokens", "cost")
 SLOWNESS = ("first_text_p95", "total_p95")
-HOLDING = ("errors", "unsupported", "refused", "guarded")
+HOLDING = ("errors", "unsupported", "refused", "guarded", "tool_errors")
 """The bad events whose rates hold a promotion. Feedback comes late and `left` is the client's: they only guard."""
+SCORES = ("score", "judge")
+"""The scores that decide: feedback's, and those of judges that may. Other judges' `advice` is shown."""
 
 SPLIT_ALPHA = 1e-4  # a sound split is frozen with this probability at most
 _HARM_IN_SCORES = 0.02  # the mean of scores may be lower by this before it counts as harm
 _SAMPLE = 100  # answers of the stable release from which the thresholds are frozen
-_JUDGED = 20  # scores of the stable release from which on scores hold a promotion
+_COMPARABLE = 20  # scores, or answers that call tools, of the stable release from which on they hold a promotion
 _ANSWERS = ("first_text", "total", "unsupported")
 _MISSED = 20  # answers in a row without a metric: it has stopped
 _LARGEST = 1e15  # beyond, JSON's numbers are no longer exact
+_USERS, _AGAIN = " of users", " again"  # the first event of each at a weight; the first that comes twice in a row
 _KEPT = 240  # points of the e-value's history
 _FRESH_SECONDS = (10.0, 900.0)  # what is older than a step, within these, is no longer news
 
@@ -45,15 +59,16 @@ _SHARES: Mapping[str, Mapping[str, float]] = {
     "unsupported": {"unsupported": 1},
     "latency": {f"{name}_{q}": 1 / 6 for name in AMOUNTS[:2] for q in online.QUANTILES},
     "rest": {
-        "score": 1 / 3,
-        **dict.fromkeys(("refused", "guarded", "left", "feedback"), 1 / 12),
-        **{f"{name}_{q}": 1 / 18 for name in AMOUNTS[2:] for q in online.QUANTILES},
+        **dict.fromkeys(SCORES, 1 / 4),
+        **dict.fromkeys(("refused", "guarded", "tool_errors", "left", "feedback"), 1 / 20),
+        **{f"{name}_{q}": 1 / 24 for name in AMOUNTS[2:] for q in online.QUANTILES},
     },
 }
 """How each of the plan's four weights is shared among its tests."""
 
 Units = MutableMapping[str, dict[str, float]]
-"""Of each unit, by metric, up to which weight its place in the draw is known already."""
+"""Of each unit, by metric, up to which weight its place in the draw is known already; `METRIC last` where its last
+request was such an event."""
 
 
 def weights(plan: Plan) -> dict[str, float]:
@@ -68,6 +83,7 @@ class Counts(msgspec.Struct):
     calls: int = 0
     answered: int = 0
     measured: dict[str, int] = {}  # of each metric, how often it was there
+    scores: dict[str, float] = {}  # of each score, the sum
     events: dict[str, int] = {}  # of each bad event, how often it happened
     missed: dict[str, int] = {}  # of each metric of answers, how often in a row it was not there
 
@@ -76,8 +92,9 @@ class Progress(msgspec.Struct):
     """All that a rollout remembers of what it saw. JSON between ticks; times are seconds since the epoch."""
 
     stepped: float  # when this step began
-    tests: dict[str, BadEvents] = {}
-    score: Betting = Betting("harm", _HARM_IN_SCORES)
+    weights: dict[str, float] = {}  # of the tests' e-values, as published at the start
+    tests: dict[str, BadEvents] = {}  # `METRIC` of requests, `METRIC of users`, `METRIC again`
+    scores: dict[str, Betting] = {}
     criteria: dict[str, Betting] = {}
     split: SampleRatio = SampleRatio()
     thresholds: dict[str, float] = {}
@@ -85,6 +102,7 @@ class Progress(msgspec.Struct):
     total: dict[Arm, Counts] = msgspec.field(default_factory=lambda: {"stable": Counts(), "candidate": Counts()})
     step: dict[Arm, Counts] = msgspec.field(default_factory=lambda: {"stable": Counts(), "candidate": Counts()})
     newest: dict[Arm, float] = {}
+    judges: dict[Arm, str] = {}  # that decide, the last of each arm: a release has its own
     history: list[float] = []  # of log10 of the combined e-value
     closed: str = ""  # what the gate lacked when it was to be promoted
 
@@ -98,10 +116,9 @@ class Machine:
     progress: Progress
     state: State = "running"
     step: int = 0
-    weights: Mapping[str, float] = field(init=False)  # of the tests' e-values
 
     def __post_init__(self) -> None:
-        self.weights = weights(self.plan)
+        self.progress.weights = self.progress.weights or weights(self.plan)
 
     @property
     def weight(self) -> float:
@@ -155,7 +172,7 @@ def _decided(machine: Machine, now: float, combined: float) -> Decision:
     plan, progress = machine.plan, machine.progress
     # Where the split itself is off, that explains as much of what looks like harm.
     if crosses(combined - max(0.0, progress.split.log_e), plan.alpha):
-        heavy = {name: math.log(weight) for name, weight in machine.weights.items() if weight}
+        heavy = {name: math.log(weight) for name, weight in progress.weights.items() if weight}
         worst = max(heavy, key=lambda name: heavy[name] + _log_e(progress, name))
         reason = f"{worst}: {_compared(progress, worst)}; combined e-value {_shown(combined)} ≥ {1 / plan.alpha:g}"
         return Decision("roll_back", reason, _numbers(machine))
@@ -175,7 +192,8 @@ def _decided(machine: Machine, now: float, combined: float) -> Decision:
         return Decision("hold", missing)
     if not machine.is_last_step:
         following = plan.steps[machine.step + 1]
-        return Decision("step", f"{machine.weight:.3g} → {following:.3g} of the traffic", _numbers(machine))
+        rise = f"{100 * machine.weight:.3g} % → {100 * following:.3g} % of the traffic"
+        return Decision("step", rise, _numbers(machine))
     unshown = [name for name in criteria(progress) if not _is_shown(machine, name)]
     if unshown:
         return Decision("hold", f"not shown yet to be no worse: {', '.join(unshown)}")
@@ -209,11 +227,17 @@ def _stopped(machine: Machine, name: str) -> bool:
 
 
 def criteria(progress: Progress) -> list[str]:
-    """What a promotion demands to be shown: rates of bad events, slowness, and scores where answers are judged."""
-    grounded = any(c.measured.get("unsupported") for c in progress.total.values())
-    judged = progress.total["stable"].measured.get("score", 0) >= _JUDGED
-    events = [name for name in HOLDING if name != "unsupported" or grounded]
-    return [*events, *SLOWNESS, *(["score"] if judged else [])]
+    """What a promotion demands to be shown: rates of bad events, slowness, scores; as far as they apply to the app."""
+    stable, candidate = (progress.total[arm].measured for arm in ("stable", "candidate"))
+    applies = {name: stable.get(name, 0) >= _COMPARABLE for name in ("tool_errors", *SCORES)}
+    applies["judge"] &= not _differ(progress.judges)
+    applies["unsupported"] = bool(stable.get("unsupported") or candidate.get("unsupported"))
+    return [name for name in (*HOLDING, *SLOWNESS, *SCORES) if applies.get(name, True)]
+
+
+def _differ(judges: Mapping[Arm, str]) -> bool:
+    """Whether the arms are judged by two judges, whose scores cannot be compared."""
+    return len(set(judges.values())) > 1
 
 
 def _is_shown(machine: Machine, name: str) -> bool:
@@ -229,9 +253,8 @@ def observe(machine: Machine, batch: Sequence[Reading], units: Units) -> None:
     """Takes readings into every test."""
     if not batch:
         return
-    progress = machine.progress
-    harm: dict[str, list[Seen]] = {}
-    shown: dict[str, list[Seen]] = {}
+    progress, margins = machine.progress, machine.plan.margins
+    seen = _Sorted()
     exposed: list[tuple[bool, float]] = []
     for reading in batch:
         if reading.exposed and (reading.unit is None or reading.unit not in units):
@@ -239,22 +262,42 @@ def observe(machine: Machine, batch: Sequence[Reading], units: Units) -> None:
         if reading.unit is not None:
             units.setdefault(reading.unit, {})
         _count(progress, reading)
-        for name, value in _values(progress, reading):
-            if value > 0.5 and (seen := _drawn(reading, name, value, units)):
-                harm.setdefault(name, []).append(seen)
-            if name in HOLDING or name in SLOWNESS:
-                shown.setdefault(name, []).append(Seen(reading.candidate, 1 - value, reading.weight))
-        if reading.score is not None:
-            shown.setdefault("score", []).append(Seen(reading.candidate, reading.score, reading.weight))
+        seen.sort(progress, reading, units)
         _gather(progress, reading)
-    margins = machine.plan.margins
-    for name, events in harm.items():
-        progress.tests[name] = progress.tests.get(name, BadEvents()).update(events)
-    for name, values in shown.items():
-        margin = margins.scores if name == "score" else margins.latency if name in SLOWNESS else margins.bad_events
+    for test, events in seen.harm.items():
+        fresh = BadEvents.of(RARE if test.endswith(_AGAIN) else RATIOS)
+        progress.tests[test] = progress.tests.get(test, fresh).update(events)
+    for name, values in seen.scores.items():
+        progress.scores[name] = progress.scores.get(name, Betting("harm", _HARM_IN_SCORES)).update(values)
+    for name, values in seen.shown.items():
+        margin = margins.scores if name in SCORES else margins.latency if name in SLOWNESS else margins.bad_events
         progress.criteria[name] = progress.criteria.get(name, Betting("no_harm", margin)).update(values)
-    progress.score = progress.score.update(shown.get("score", ()))
     progress.split = progress.split.update(exposed)
+
+
+class _Sorted:
+    """What a batch shows, by test and metric."""
+
+    def __init__(self) -> None:
+        self.harm: dict[str, list[Seen]] = defaultdict(list)
+        self.scores: dict[str, list[Seen]] = defaultdict(list)
+        self.shown: dict[str, list[Seen]] = defaultdict(list)
+
+    def sort(self, progress: Progress, reading: Reading, units: Units) -> None:
+        for name, value in _values(progress, reading):
+            of_user = reading.unit is not None and name in reading.bad
+            if of_user and _is_again(reading, name, value, units):
+                self.harm[name + _AGAIN] += _drawn(reading, name + _AGAIN, value, units)
+            if value > 0.5:
+                self.harm[name + _USERS if of_user else name] += _drawn(reading, name, value, units)
+            if name in HOLDING or name in SLOWNESS:
+                self.shown[name].append(Seen(reading.candidate, 1 - value, reading.weight))
+        for name in reading.scores.keys() & SCORES:
+            if name == "judge" and _differ(progress.judges):
+                continue
+            value = reading.scores[name]
+            self.scores[name] += _drawn(reading, name, value, units)
+            self.shown[name].append(Seen(reading.candidate, value, reading.weight))
 
 
 def _remember(progress: Progress, combined: float) -> None:
@@ -264,21 +307,35 @@ def _remember(progress: Progress, combined: float) -> None:
         progress.history = progress.history[::2]
 
 
-def _drawn(reading: Reading, name: str, value: float, units: Units) -> Seen | None:
-    """An event with the chance that it is the candidate's, given what is known of its unit.
+def _drawn(reading: Reading, name: str, value: float, units: Units) -> list[Seen]:
+    """An event, or a score, with the chance that it is the candidate's, given what is known of its unit; or nothing.
 
     A request that was drawn for itself: the weight. A user's place in the draw stays, so his second event at a weight
     says nothing new of the candidate: it is left out. At a higher weight w, who is known to be above f is the
     candidate's with the chance (w − f) / (1 − f). Thus a user with a broken client is one event, not a thousand.
     """
     if reading.unit is None:
-        return Seen(reading.candidate, value, reading.weight)
+        return [Seen(reading.candidate, value, reading.weight)]
     used = units[reading.unit]
     known = used.get(name, 0.0)
     if reading.weight <= known:
-        return None
+        return []
     used[name] = 1.0 if reading.candidate else reading.weight
-    return Seen(reading.candidate, value, (reading.weight - known) / (1 - known))
+    return [Seen(reading.candidate, value, (reading.weight - known) / (1 - known))]
+
+
+def _is_again(reading: Reading, name: str, value: float, units: Units) -> bool:
+    """Whether it is such an event of a user whose request before was one.
+
+    Users are free to be as they like, so nothing but the draw of each user is chance, and no test can make more of one
+    than 1 / weight. A first event spends that on what happens to everybody sooner or later; two in a row hardly happen
+    unless something is broken, so their test gets nearer to it.
+    """
+    used, last = units[str(reading.unit)], f"{name} last"
+    was = used.pop(last, 0.0)
+    if value > 0.5:
+        used[last] = 1.0
+    return bool(was) and value > 0.5
 
 
 def _values(progress: Progress, reading: Reading) -> Iterator[tuple[str, float]]:
@@ -293,8 +350,8 @@ def _values(progress: Progress, reading: Reading) -> Iterator[tuple[str, float]]
 
 def _count(progress: Progress, reading: Reading) -> None:
     arm: Arm = "candidate" if reading.candidate else "stable"
-    measured = [name for name, value in {**reading.bad, **reading.amounts}.items() if math.isfinite(value)]
-    measured += ["score"] if reading.score is not None and math.isfinite(reading.score) else []
+    values = {**reading.bad, **reading.amounts, **reading.scores}
+    measured = [name for name, value in values.items() if math.isfinite(value)]
     for counts in (progress.total[arm], progress.step[arm]):
         counts.calls += reading.call
         counts.answered += bool(reading.amounts)
@@ -302,9 +359,13 @@ def _count(progress: Progress, reading: Reading) -> None:
             counts.measured[name] = counts.measured.get(name, 0) + 1
         for name in _ANSWERS if reading.amounts else ():
             counts.missed[name] = 0 if name in measured else counts.missed.get(name, 0) + 1
+        for name in reading.scores.keys() & measured:
+            counts.scores[name] = counts.scores.get(name, 0.0) + values[name]
         for name, value in reading.bad.items():
             if value > 0.5:
                 counts.events[name] = counts.events.get(name, 0) + 1
+    if "judge" in reading.scores:
+        progress.judges[arm] = reading.judge
     if reading.call:
         progress.newest[arm] = max(reading.at, progress.newest.get(arm, -math.inf))
 
@@ -331,14 +392,23 @@ def freeze(progress: Progress, name: str, values: Sequence[float]) -> None:
 
 def log_e(machine: Machine) -> float:
     """The log of the combined e-value."""
-    seen = machine.progress.tests.keys() | {"score"}
-    return weighted_log_e({name: _log_e(machine.progress, name) for name in seen}, machine.weights)
+    progress = machine.progress
+    return weighted_log_e({name: _log_e(progress, name) for name in progress.weights}, progress.weights)
 
 
 def _log_e(progress: Progress, name: str) -> float:
-    if name == "score":
-        return progress.score.log_e
-    return progress.tests[name].log_e if name in progress.tests else 0.0
+    """Requests that were drawn for themselves, and users, each say their part: e-values of either multiply."""
+    if name in progress.scores:
+        return progress.scores[name].log_e
+    tests = (progress.tests.get(name + part, BadEvents()) for part in ("", _USERS, _AGAIN))
+    requests, first, again = (test.log_e for test in tests)
+    return requests + log_mean((first, again))
+
+
+def _events(progress: Progress, name: str) -> tuple[int, int]:
+    """How many events of the candidate and of the stable release the tests have counted."""
+    tests = [progress.tests[test] for test in (name, name + _USERS) if test in progress.tests]
+    return sum(test.candidate for test in tests), sum(test.stable for test in tests)
 
 
 def guardrails(machine: Machine) -> list[dict[str, Any]]:
@@ -350,10 +420,10 @@ def guardrails(machine: Machine) -> list[dict[str, Any]]:
             "weight": round(weight, 6),
             "e_value": finite(_log_e(progress, name)),
             "threshold": progress.thresholds.get(name),
-            "candidate": test.candidate if (test := progress.tests.get(name)) else 0,
-            "stable": test.stable if test else 0,
+            "candidate": (counted := _events(progress, name))[0],
+            "stable": counted[1],
         }
-        for name, weight in machine.weights.items()
+        for name, weight in progress.weights.items()
     ]
 
 
@@ -393,13 +463,14 @@ def _numbers(machine: Machine) -> dict[str, Any]:
 
 
 def _compared(progress: Progress, name: str) -> str:
-    if name == "score":
-        return "scores of the candidate are lower"
-    test = progress.tests[name]
+    if name in SCORES:
+        means = {arm: counts.scores[name] / counts.measured[name] for arm, counts in progress.total.items()}
+        return f"{means['candidate']:.2f} of the candidate on average, {means['stable']:.2f} of the stable release"
+    candidate, stable = _events(progress, name)
     calls = {arm: counts.calls for arm, counts in progress.total.items()}
     return (
-        f"{test.candidate} in {calls['candidate']} calls of the candidate, "
-        f"{test.stable} in {calls['stable']} of the stable release"
+        f"{candidate} in {calls['candidate']} calls of the candidate, "
+        f"{stable} in {calls['stable']} of the stable release"
     )
 
 

@@ -48,35 +48,38 @@ class Rollouts:
 
         Raises GateClosed with what is missing; Conflict where there is nothing to compare it with, or a rollout runs.
         """
-        where = {"workspace": release.workspace, "app": release.app, "stage": stage}
-        plan, rollout, by = plan_of(release), f"rollout_{secrets.token_hex(8)}", principal.key.id
         async with self.store.within(principal.scope) as session:
             await self.routes.lock(session, release.workspace, release.app, stage)
-            stable = await session.row("routes.stable", **where)
-            if stable is None:
-                raise Conflict(
-                    f"{release.app} has no stable release in {stage} to compare with: promote {release.label}."
-                )
-            if stable["stable"] == release.number:
-                raise Conflict(f"{release.label} is the stable release of {stage} already.")
-            running = await self.routes.active(session, release.workspace, release.app, stage)
-            if running is not None:
-                label = f"{release.app}@{running['release']}"
-                raise Conflict(f"A rollout of {label} to {stage} is {running['state']}: abort it, or wait for its end.")
-            await self.routes.gate.demand(session, release, stage)
-            progress = await _begin(session, release.app, stage, stable["stable"])
-            newest = await session.row("readings.newest")
-            assert newest is not None
-            row = {"id": rollout, **where, "release": release.number, "stable": stable["stable"], "key": by}
-            kept = {"plan": as_json(plan.model_dump(mode="json")), "progress": as_json(progress)}
-            await session.run("rollouts.insert", **row, **kept, weight=plan.steps[0], position=newest["position"])
-            pilots = Pilots(frozenset(plan.pilots.users), frozenset(plan.pilots.groups), plan.pilots.share)
-            candidate = Candidate(release.number, plan.steps[0], rollout, secrets.token_hex(16), pilots)
-            await self.routes.set_candidate(session, by, release, stage, candidate)
-            facts = {"plan": plan.model_dump(mode="json"), "weights": machines.weights(plan), "digest": release.digest}
-            about = {name: row[name] for name in ("app", "stage", "release", "stable")} | {"rollout": rollout}
-            await note(session, release.workspace, Kind.ROLLOUT_STARTED, by, {**about, **facts})
-            await decided(session, row, "start", by, f"{plan.steps[0]:.3g} of the traffic", {"weight": plan.steps[0]})
+            await self.begin(session, principal.key.id, release, stage)
+
+    async def begin(self, session: Session, by: str, release: Release, stage: StageName) -> None:
+        """As `start`, within a transaction that holds the stage's lock."""
+        where = {"workspace": release.workspace, "app": release.app, "stage": stage}
+        plan, rollout = plan_of(release), f"rollout_{secrets.token_hex(8)}"
+        stable = await session.row("routes.stable", **where)
+        if stable is None:
+            raise Conflict(f"{release.app} has no stable release in {stage} to compare with: promote {release.label}.")
+        if stable["stable"] == release.number:
+            raise Conflict(f"{release.label} is the stable release of {stage} already.")
+        running = await self.routes.active(session, release.workspace, release.app, stage)
+        if running is not None:
+            label = f"{release.app}@{running['release']}"
+            raise Conflict(f"A rollout of {label} to {stage} is {running['state']}: abort it, or wait for its end.")
+        await self.routes.gate.demand(session, release, stage)
+        progress = await _begin(session, release.app, stage, stable["stable"])
+        newest = await session.row("readings.newest")
+        assert newest is not None
+        row = {"id": rollout, **where, "release": release.number, "stable": stable["stable"], "key": by}
+        kept = {"plan": as_json(plan.model_dump(mode="json")), "progress": as_json(progress)}
+        await session.run("rollouts.insert", **row, **kept, weight=plan.steps[0], position=newest["position"])
+        pilots = Pilots(frozenset(plan.pilots.users), frozenset(plan.pilots.groups), plan.pilots.share)
+        candidate = Candidate(release.number, plan.steps[0], rollout, secrets.token_hex(16), pilots)
+        await self.routes.set_candidate(session, by, release, stage, candidate)
+        facts = {"plan": plan.model_dump(mode="json"), "weights": machines.weights(plan), "digest": release.digest}
+        about = {name: row[name] for name in ("app", "stage", "release", "stable")} | {"rollout": rollout}
+        await note(session, release.workspace, Kind.ROLLOUT_STARTED, by, {**about, **facts})
+        share = f"{100 * plan.steps[0]:.3g} % of the traffic"
+        await decided(session, row, "start", by, share, {"weight": plan.steps[0]})
 
     async def order(self, principal: Principal, app: str, stage: StageName, order: Order) -> None:
         """Pauses, resumes, promotes or aborts the rollout of a stage. Raises Conflict where its state forbids it.
@@ -117,12 +120,13 @@ class Rollouts:
         if lacking:
             return "; ".join(lacking)
         await self.routes.end(session, by, row, "promoted", decision.reason, decision.facts)
-        await self.routes.make_stable(session, by, release, stage, broke_glass=False)
+        await self.routes.make_stable(session, by, release, stage, broke_glass=False, rollout=row["id"])
         return ""
 
     async def tick(self, scope: Scope) -> None:
         """Lets every rollout of the scope's workspace see what has ended since, and decide."""
         async with self.store.unscoped() as session:
+            await session.run("routes.let_go")
             rows = await session.fetch("rollouts.active")
         for row in rows:
             if row["workspace"] == scope.workspace:

@@ -14,6 +14,7 @@ from proveout.store.pool import Row, Session, Store, as_json
 
 Ended = Literal["promoted", "rolled_back", "aborted"]
 _SHORTEST_REASON = 20  # characters
+_STAY_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,12 @@ class Routes:
                 about = _about(release, stage) | {"reason": break_glass, "lacking": lacking}
                 await note(session, release.workspace, Kind.GLASS_BROKEN, principal.key.id, about)
             active = await self.active(session, release.workspace, release.app, stage)
+            ended: str | None = None
             if active is not None and active["stable"] != release.number:  # a restart promotes what serves already
                 end: Ended = "promoted" if active["release"] == release.number else "aborted"
                 await self.end(session, principal.key.id, active, end, f"{release.label} was promoted by hand")
-            await self.make_stable(session, principal.key.id, release, stage, broke_glass=bool(lacking))
+                ended = active["id"] if end == "promoted" else None
+            await self.make_stable(session, principal.key.id, release, stage, bool(lacking), rollout=ended)
 
     async def roll_back(
         self, principal: Principal, app: str, stage: StageName, to: int | None, releases: Mapping[int, Release]
@@ -68,7 +71,7 @@ class Routes:
                     return releases[active["stable"]]
             back = releases[_way_back(tenures, f"{app} in {stage}", to)]
             await session.run("tenures.withdraw", **about)
-            await self.make_stable(session, principal.key.id, back, stage, broke_glass=False)
+            await self.make_stable(session, principal.key.id, back, stage, broke_glass=False, action="rolled_back")
         return back
 
     # -- within a transaction that holds the stage's lock ----------------------------------------------
@@ -108,23 +111,38 @@ class Routes:
         reason: str,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """Ends a rollout: its candidate gets no more traffic, and the decision is on record."""
+        """Ends a rollout: its candidate gets no more traffic, and the decision is on record.
+
+        After a promotion the conversations on the stable release stay there for a day, unless something else happens.
+        """
         where = {name: rollout[name] for name in ("workspace", "app", "stage")}
+        if state == "promoted":
+            await session.run("routes.retire", **where, rollout=rollout["id"], seconds=_STAY_SECONDS)
         await session.run("routes.clear", **where, rollout=rollout["id"])
         await session.run("rollouts.end", id=rollout["id"], state=state)
-        await session.run("assignments.forget", rollout=rollout["id"])
+        await session.run("assignments.forget", rollout=rollout["id"], stay=state == "promoted")
         gone = {"app": rollout["app"], "stage": rollout["stage"], "candidate": None, "rollout": rollout["id"]}
         await note(session, rollout["workspace"], Kind.ROUTE_CHANGED, by, gone)
         await decided(session, rollout, state, by, reason, facts or {})
 
     async def make_stable(
-        self, session: Session, by: str, release: Release, stage: StageName, broke_glass: bool
+        self,
+        session: Session,
+        by: str,
+        release: Release,
+        stage: StageName,
+        broke_glass: bool,
+        action: Literal["promoted", "rolled_back", "refreshed"] = "promoted",
+        rollout: str | None = None,
     ) -> None:
+        """Gives a stage its stable release; `rollout` is the one that ends with it."""
         where = {"workspace": release.workspace, "app": release.app, "stage": stage}
+        before = await session.row("routes.stable", **where)
         changed = await session.row("routes.set_stable", **where, number=release.number, broke_glass=broke_glass)
         if changed is not None:
             facts = {"app": release.app, "stage": stage, "stable": release.number, "digest": release.digest}
-            await note(session, release.workspace, Kind.ROUTE_CHANGED, by, facts)
+            was = {"before": before["stable"] if before else None, "action": action, "rollout": rollout}
+            await note(session, release.workspace, Kind.ROUTE_CHANGED, by, {**facts, **was})
 
 
 async def decided(session: Session, rollout: Row, action: str, by: str, reason: str, facts: Mapping[str, Any]) -> None:

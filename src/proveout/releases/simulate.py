@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 
@@ -21,7 +21,7 @@ class Behaviour:
     bad: dict[str, float] = field(default_factory=lambda: {"errors": 0.01, "refused": 0.05, "unsupported": 0.02})
     median_ms: float = 400
     spread: float = 0.5
-    score: float | None = None  # the mean; the standard deviation is SCORE_SD
+    scores: Mapping[str, float] = field(default_factory=dict)  # means; the standard deviation is SCORE_SD
     measured: bool = True  # False: its times are not there
 
 
@@ -115,8 +115,8 @@ def _reading(behaviour: Behaviour, arm: bool, weight: float, now: float, unit: s
     if not answered:
         bad.pop("unsupported", None)
     times = {name: _time(behaviour, random) if behaviour.measured else math.nan for name in ("first_text", "total")}
-    score = None if behaviour.score is None else _score(behaviour.score, random)
-    return Reading(arm, weight, now, unit, True, True, bad=bad, amounts=times if answered else {}, score=score)
+    scores = {name: _score(mean, random) for name, mean in behaviour.scores.items()}
+    return Reading(arm, weight, now, unit, True, True, bad=bad, amounts=times if answered else {}, scores=scores)
 
 
 def _time(behaviour: Behaviour, random: Random) -> float:

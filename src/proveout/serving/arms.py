@@ -7,8 +7,9 @@ names no user and no conversation is drawn for itself.
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 
-from proveout.domain import Candidate
+from proveout.domain import Candidate, Retired
 from proveout.serving.assignments import Assignments, Drawn
 from proveout.serving.call import Call
 
@@ -28,9 +29,18 @@ async def draw(call: Call, candidate: Candidate, assignments: Assignments) -> tu
     if asked.conversation is None:
         return drawn, unit
     # A conversation that is met in the middle began before the rollout: on the stable release.
-    met = any(m.role == "assistant" for m in asked.messages)
     conversation = hashed(candidate.salt, f"conversation {asked.conversation}")
-    return await assignments.keep(candidate.rollout, conversation, Drawn("stable", None) if met else drawn), unit
+    first = Drawn("stable", None) if asked.is_met else drawn
+    return await assignments.keep(candidate.rollout, conversation, first), unit
+
+
+async def stays(call: Call, retired: Retired, assignments: Assignments) -> bool:
+    """Whether a call goes on with a conversation that was on the release that a rollout has replaced since."""
+    asked = call.asked
+    if asked.conversation is None or not asked.is_met or datetime.now(UTC) >= retired.until:
+        return False
+    kept = await assignments.kept(retired.rollout, hashed(retired.salt, f"conversation {asked.conversation}"))
+    return kept is not None and kept.arm == "stable"
 
 
 def hashed(salt: str, name: str) -> str:

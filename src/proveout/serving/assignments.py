@@ -1,4 +1,4 @@
-"""Which arm of a route each conversation is on: it stays there while a rollout runs."""
+"""Which arm of a route each conversation is on: it stays there while a rollout runs, and after a promotion."""
 
 from __future__ import annotations
 
@@ -27,29 +27,34 @@ class Drawn:
 
 
 class Assignments:
-    """Which arm each conversation is on, while a rollout runs."""
+    """Which arm each conversation is on."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: OrderedDict[tuple[str, str], Drawn] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], Drawn | None] = OrderedDict()
 
     async def keep(self, rollout: str, conversation: str, drawn: Drawn) -> Drawn:
         """What the conversation was given first, which is `drawn` at its first turn.
 
         While the database is away, what is drawn now: mostly the same.
         """
-        where = (rollout, conversation)
+        return await self._find(rollout, conversation, drawn) or drawn
+
+    async def kept(self, rollout: str, conversation: str) -> Drawn | None:
+        """What the conversation was given in a rollout that has ended; None: nothing, as far as one can tell."""
+        return await self._find(rollout, conversation, None)
+
+    async def _find(self, rollout: str, conversation: str, drawn: Drawn | None) -> Drawn | None:
+        where, about = (rollout, conversation), {"rollout": rollout, "conversation": conversation}
         if where not in self._known:
-            about = {"rollout": rollout, "conversation": conversation}
             try:
                 async with self._store.unscoped() as session:
-                    row = await session.row("assignments.get", **about) or await session.row(
-                        "assignments.put", **about, arm=drawn.arm, weight=drawn.weight
-                    )
+                    row = await session.row("assignments.get", **about)
+                    if row is None and drawn is not None:
+                        row = await session.row("assignments.put", **about, arm=drawn.arm, weight=drawn.weight)
             except Unavailable:
-                return drawn
-            assert row is not None
-            self._known[where] = Drawn(row["arm"], row["weight"])
+                return None
+            self._known[where] = Drawn(row["arm"], row["weight"]) if row else None
             while len(self._known) > _CACHED:
                 self._known.popitem(last=False)
         return self._known[where]

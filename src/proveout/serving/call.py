@@ -63,6 +63,11 @@ class Asked:
         return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
 
     @property
+    def is_met(self) -> bool:
+        """Whether it is a later turn: something was answered before."""
+        return any(m.role == "assistant" for m in self.messages)
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """The fields of the request that take a model with more than text and sampling parameters."""
         turns = any(m.parts or m.tool_calls or m.role == "tool" for m in self.messages)

@@ -16,6 +16,7 @@ from proveout.ledger.decision import (
 from proveout.ledger.journal import Completion, Intent, now
 from proveout.ledger.payloads import Payload
 from proveout.serving.call import Answer, Call, Rooms
+from proveout.serving.tools import fault
 
 
 async def record_intent(call: Call, rooms: Rooms) -> Call:
@@ -104,6 +105,11 @@ async def _decision(call: Call, rooms: Rooms, answer: Answer | None) -> Decision
     scope = call.principal.scope
     salt = await rooms.payloads.salt(scope, call.subject, call.request)
     text, calls = _said(call)
+    offered = call.asked.options.get("tools")
+    uses = [
+        ToolUse(name, commit(salt, arguments), fault(offered, name, arguments) if answer else None)
+        for name, arguments in tools(calls)
+    ]
     verdicts = (*call.progress.withheld, *(answer.verdicts if answer else ()))
     return Decision(
         input=commit_input(salt, call.asked.messages, call.asked.options),
@@ -111,7 +117,7 @@ async def _decision(call: Call, rooms: Rooms, answer: Answer | None) -> Decision
         captured=_captured(call, rooms),
         retrieval=_retrieval(call, commit(salt, scope.readers)),
         verdicts=tuple([Check.of(verdict) for verdict in verdicts]),
-        tools=tuple([ToolUse(name, commit(salt, arguments)) for name, arguments in tools(calls)]),
+        tools=tuple(uses),
         replays=call.replays,
     )
 

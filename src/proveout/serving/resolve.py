@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from proveout.domain import STAGES, Directory, Parameters, Principal, Release, Right, StageName
 from proveout.errors import InvalidInput, NotFound
-from proveout.serving.arms import draw
+from proveout.serving.arms import draw, stays
 from proveout.serving.call import Asked, Call, Rooms
 
 _DIRECT_MAX_TOKENS = 1024
@@ -45,12 +45,14 @@ async def _of_app(call: Call, rooms: Rooms, name: str) -> Call:
     directory = rooms.directory()
     release, stage = find_release(directory, call.principal, name)
     if stage is not None and call.purpose == "request":
-        candidate = directory.routes[release.workspace, release.app, stage].candidate
-        if candidate is not None:
-            drawn, unit = await draw(call, candidate, rooms.assignments)
+        route, number = directory.routes[release.workspace, release.app, stage], release.number
+        if route.candidate is not None:
+            drawn, unit = await draw(call, route.candidate, rooms.assignments)
             call = replace(call, arm=drawn.arm, weight=drawn.of_arm, unit=unit)
-            if drawn.arm == "candidate":
-                release = directory.releases[release.workspace, release.app, candidate.release]
+            number = route.candidate.release if drawn.arm == "candidate" else number
+        elif route.retired is not None and await stays(call, route.retired, rooms.assignments):
+            number = route.retired.release
+        release = directory.releases[release.workspace, release.app, number]
     manifest = release.manifest
     return replace(
         call,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from proveout.domain import Candidate, Directory, Key, Manifest, Pilots, Release, Route
+from proveout.domain import Candidate, Directory, Key, Manifest, Pilots, Release, Retired, Route
 from proveout.store.pool import Row, Store
 
 
@@ -23,7 +23,7 @@ async def load(store: Store, known: Directory | None = None) -> Directory:
         version=current["version"],
         session_secret=bytes(current["session_secret"]),
         keys={bytes(row["digest"]): _key(row) for row in keys},
-        releases={(row["workspace"], row["app"], row["number"]): _release(row) for row in releases},
+        releases={(row["workspace"], row["app"], row["number"]): release_of(row) for row in releases},
         routes={(row["workspace"], row["app"], row["stage"]): _route(row) for row in routes},
     )
 
@@ -45,9 +45,11 @@ def _route(row: Row) -> Route:
     if row["candidate"] is not None:
         pilots = msgspec.convert(row["pilots"], Pilots)
         candidate = Candidate(row["candidate"], row["weight"], row["rollout"], row["salt"], pilots)
-    return Route(row["workspace"], row["app"], row["stage"], row["stable"], row["since"], candidate)
+    retired = row["retired"] and msgspec.convert(row["retired"], Retired)
+    return Route(row["workspace"], row["app"], row["stage"], row["stable"], row["since"], candidate, retired)
 
 
-def _release(row: Row) -> Release:
+def release_of(row: Row) -> Release:
+    """A release with its newest facts, from a row that has both."""
     manifest = msgspec.convert(row["manifest"], Manifest)
-    return Release(**{**row, "manifest": manifest})
+    return Release(**{**row, "manifest": manifest, "origins": frozenset(row["origins"])})

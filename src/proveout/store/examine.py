@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +13,7 @@ State = Literal["ok", "warn", "fail"]
 
 _CONNECT_SECONDS = 5
 _NOTIFY_SECONDS = 2.0
-_CONNECTIONS = 20  # a gateway's 8 and a worker's 12
+_CONNECTIONS = 22  # a gateway's 8 and a worker's 14
 
 _SERVER = """
 select current_setting('server_version_num')::int as version, current_setting('server_version') as shown,
@@ -31,6 +32,10 @@ select current_user as name, me.rolsuper as super, me.rolcreaterole as creates,
 from pg_roles me left join pg_roles service on service.rolname = 'proveout_service' where me.rolname = current_user
 """
 
+_FOLLOWERS = """
+select name, failing, error from proveout.followers where name = any(%s) and failing is not null order by failing
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -42,8 +47,8 @@ class Check:
     mend: str = ""
 
 
-async def examine(dsn: str) -> list[Check]:
-    """Looks at a Postgres; changes nothing in it."""
+async def examine(dsn: str, followers: Sequence[str] = ()) -> list[Check]:
+    """Looks at a Postgres, and how those who follow its logs fare; changes nothing in it."""
     try:
         connection = await psycopg.AsyncConnection.connect(
             dsn, autocommit=True, connect_timeout=_CONNECT_SECONDS, row_factory=dict_row
@@ -54,7 +59,8 @@ async def examine(dsn: str) -> list[Check]:
     async with connection:
         server = await _row(connection, _SERVER)
         checks = [_version(server), _pgvector(server), *_durable(server), _connections(server)]
-        return [*checks, _role(await _row(connection, _ROLES)), await _listens(connection, dsn)]
+        checks += [_role(await _row(connection, _ROLES)), await _listens(connection, dsn)]
+        return checks + await _followers(connection, followers)
 
 
 async def _row(connection: psycopg.AsyncConnection[DictRow], query: str) -> DictRow:
@@ -129,3 +135,16 @@ async def _listens(connection: psycopg.AsyncConnection[DictRow], dsn: str) -> Ch
         return Check("listen and notify", "ok", "a notification arrived")
     mend = "Connect to Postgres itself, or through a pooler in session mode."
     return Check("listen and notify", "fail", "a notification did not arrive", mend)
+
+
+async def _followers(connection: psycopg.AsyncConnection[DictRow], names: Sequence[str]) -> list[Check]:
+    """Targets of notifications that do not take them."""
+    if not names or (await _row(connection, "select to_regclass('proveout.followers') as there"))["there"] is None:
+        return []
+    rows = await (await connection.execute(_FOLLOWERS, (list(names),))).fetchall()
+    mend = "Mend what it says, and see `proveout notify test`: for a day what was missed is sent again."
+    failing = [
+        Check("notifications", "warn", f"{row['name']}, since {row['failing']:%Y-%m-%d %H:%M}: {row['error']}", mend)
+        for row in rows
+    ]
+    return failing or [Check("notifications", "ok", f"no target is failing, of {len(names)}")]

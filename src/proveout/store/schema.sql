@@ -63,6 +63,8 @@ create table releases (
     created timestamptz not null default now(),
     author text not null default '', -- the key that made it first
     scorers bytea, -- the app's own scorers, sealed as the golden questions are
+    judge bytea, -- the rubric and the labels of its judge, sealed so too
+    origins text[] not null default '{}', -- the authors of the releases that it was derived from
     primary key (workspace, app, number),
     unique (workspace, app, digest)
 );
@@ -90,6 +92,7 @@ create table routes (
     salt text, -- of the draw of arms; gone with the candidate
     pilots jsonb, -- who gets the candidate whatever its weight
     rollout text,
+    retired jsonb, -- the release that a rollout has replaced, for the conversations that stay on it until a time
     primary key (workspace, app, stage),
     foreign key (workspace, app, stable) references releases,
     foreign key (workspace, app, candidate) references releases
@@ -144,7 +147,7 @@ create table decisions (
     primary key (rollout, number)
 );
 
--- Conversations stay on their release while a rollout runs. Named by a salted hash.
+-- Conversations stay on their release while a rollout runs, and for a time after a promotion. Named by a salted hash.
 create table assignments (
     rollout text not null references rollouts on delete cascade,
     conversation text not null,
@@ -160,6 +163,26 @@ create table exposures (
     used jsonb not null default '{}',
     primary key (rollout, unit)
 );
+
+-- Snapshots that a stage was offered because its stable release follows a base of knowledge. Each is tried once.
+create table refreshes (
+    id text primary key, -- of the job too
+    workspace text not null,
+    app text not null,
+    stage text not null,
+    stable integer not null, -- the release that follows, and that the new one is compared with
+    knowledge text not null,
+    snapshot text not null,
+    release integer, -- the new one, once it is derived
+    state text not null check (state in ('running', 'passed', 'failed', 'inconclusive', 'put_off')),
+    reasons jsonb not null default '[]',
+    started timestamptz not null default now(),
+    ended timestamptz,
+    foreign key (workspace, app, stable) references releases,
+    foreign key (workspace, app, release) references releases
+);
+create unique index refreshes_active on refreshes (workspace, app, stage) where state = 'running';
+create index refreshes_of_app on refreshes (workspace, app, started);
 
 -- What was found out about a release, signed with the key of the workspace's log over its digest.
 create table evidence (
@@ -410,6 +433,17 @@ create table feedback (
 );
 create index feedback_by_subject on feedback (workspace, subject);
 
+-- Answered requests that were drawn for their release's judge, and what it made of the answer.
+create table judgements (
+    request text primary key references intents on delete cascade,
+    workspace text not null,
+    model text not null,
+    score double precision check (score between 0 and 1), -- null: not judged yet, or its words could not be read
+    decides boolean not null default false,
+    cost_usd double precision,
+    at timestamptz not null default now()
+);
+
 -- The log: what happened. An event waits, then the integrator gives it a position in its workspace's log, and with it
 -- the record (canonical JSON) and the salt that the log's entry commits to; a subject's salt is sealed under the
 -- subject's key. Erasure takes both away; the entry stays.
@@ -430,6 +464,21 @@ create index events_waiting on events (workspace, id) where position is null;
 create index events_by_subject on events (workspace, subject) where subject is not null;
 create unique index events_by_position on events (workspace, position) where position is not null;
 create unique index events_by_request on events (request, kind) where request is not null;
+create index events_by_kind on events (workspace, kind, position) where request is null;
+
+-- Those that follow what enters a log, in its order, each from its end when it was first met; how far they have come.
+create table followers (
+    workspace text not null references workspaces,
+    name text not null,
+    position bigint not null, -- of the last entry that it is done with
+    since timestamptz not null default now(),
+    due timestamptz not null default now(), -- nobody takes the next one before: it is being sent, or has failed lately
+    attempts integer not null default 0, -- at the next one
+    failing timestamptz, -- since then no attempt has succeeded
+    error text not null default '',
+    sent timestamptz,
+    primary key (workspace, name)
+);
 
 -- The Merkle tree as tlog-tiles has it; level -1 are the bundles of entries. A partial tile is a prefix of the later one.
 create table tiles (
@@ -509,6 +558,20 @@ create table evaluation_cases (
     id text not null,
     result bytea not null,
     primary key (evaluation, id)
+);
+
+-- Questions that a model drafts of a release's documents, for the key that wants them alone.
+create table drafts (
+    id text primary key,
+    workspace text not null,
+    app text not null,
+    release integer not null,
+    key text not null references keys,
+    count integer not null,
+    budget_usd double precision,
+    sealed bytea, -- under the workspace's key, once they are made
+    created timestamptz not null default now(),
+    foreign key (workspace, app, release) references releases
 );
 
 -- Who writes intents, and when it was last heard of. Who is silent is dead: what it left open is `unknown`.
@@ -628,6 +691,7 @@ begin
             select v.id from evaluations v
             where v.workspace = here and v.created < before and not held_v1(here, null, v.app) limit most) o;
         delete from evaluations where id = any(old);
+        delete from drafts d where d.workspace = here and d.created < before and not held_v1(here, null, d.app);
         delete from delivered where workspace = here and created < before
             and not exists (select from holds h where h.workspace = here and h.app is not null);
         return cardinality(old);
@@ -645,7 +709,8 @@ begin
                                 'members', 'segments', 'postings', 'uploads',
                                 'intents', 'completions', 'payloads',
                                 'events', 'tiles', 'checkpoints', 'witnesses',
-                                'evaluations', 'evaluation_cases', 'delivered', 'datasets', 'feedback'] loop
+                                'evaluations', 'evaluation_cases', 'delivered', 'datasets', 'drafts', 'feedback',
+                                'judgements'] loop
         execute format('alter table %I enable row level security', name);
         execute format('alter table %I force row level security', name);
     end loop;
@@ -679,7 +744,9 @@ create policy of_workspace on evaluations for all using (workspace = (select sco
 create policy of_workspace on evaluation_cases for all using (workspace = (select scope_workspace()));
 create policy of_workspace on delivered for all using (workspace = (select scope_workspace()));
 create policy of_workspace on datasets for all using (workspace = (select scope_workspace()));
+create policy of_workspace on drafts for all using (workspace = (select scope_workspace()));
 create policy of_workspace on feedback for all using (workspace = (select scope_workspace()));
+create policy of_workspace on judgements for all using (workspace = (select scope_workspace()));
 -- whatever changes something notes it
 create policy appended on events for insert with check (true);
 create policy expired on payloads for delete

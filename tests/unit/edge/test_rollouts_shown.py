@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from proveout.edge.cli.rollout import sparkline
-from proveout.edge.console.rollouts import evidence
+import asyncio
+from typing import Any
+
+import pytest
+
+from proveout.edge.cli.client import Refused
+from proveout.edge.cli.rollout import bar, path_of_rollout, sparkline
+from proveout.edge.console.rollouts import evidence, shown_share
+from proveout.errors import InvalidInput, NotFound
 
 
 def test_the_threshold_and_the_evidence_share_one_log_axis() -> None:
@@ -16,3 +23,45 @@ def test_the_threshold_and_the_evidence_share_one_log_axis() -> None:
 def test_a_sparkline_is_full_where_a_candidate_is_rolled_back() -> None:
     assert sparkline([-3.0, 0.0, 1.0, 2.0, 7.0]) == "▁▁▄██"
     assert sparkline([]) == "" and len(sparkline([0.0] * 500)) == 40
+
+
+def test_a_bar_is_full_where_enough_is_shown() -> None:
+    assert (bar(1, 100), bar(10, 100), bar(1e9, 100)) == ("╌" * 20, "━" * 10 + "╌" * 10, "━" * 20)
+    assert [shown_share(value, 100) for value in (0.0, 1.0, 10.0, 1e15)] == [0, 0, 0.5, 1]
+
+
+class Server:
+    """Has rollouts of the app desk, by stage: state, when it started."""
+
+    def __init__(self, **rollouts: tuple[str, str]) -> None:
+        self.rollouts = rollouts
+
+    async def call(self, _: str, path: str) -> Any:
+        if path == "/api/v1/apps":
+            return {"apps": [{"app": "desk", "stages": {"poc": 3, "beta": 2, "production": 1}}]}
+        stage = path.split("/")[-2]
+        if stage not in self.rollouts:
+            raise Refused(404, "There was none.")
+        state, started = self.rollouts[stage]
+        return {"stage": stage, "state": state, "started": started}
+
+
+@pytest.mark.parametrize(
+    ("rollouts", "stage"),
+    [
+        ({"poc": ("running", "2026-01-01"), "production": ("promoted", "2026-02-01")}, "poc"),
+        ({"beta": ("frozen", "2026-01-01")}, "beta"),
+        ({"poc": ("aborted", "2026-02-01"), "production": ("promoted", "2026-01-01")}, "poc"),
+    ],
+)
+def test_without_a_stage_it_is_the_rollout_that_runs_or_the_latest(rollouts: Any, stage: str) -> None:
+    found = asyncio.run(path_of_rollout(Server(**rollouts), "desk", ""))  # type: ignore[arg-type]
+    assert found == f"/api/v1/apps/desk/stages/{stage}/rollout"
+
+
+def test_a_rollout_that_is_not_clear_is_not_guessed() -> None:
+    both = Server(beta=("running", "2026-01-01"), production=("paused", "2026-01-02"))
+    with pytest.raises(InvalidInput, match="beta and production: say --stage"):
+        asyncio.run(path_of_rollout(both, "desk", ""))  # type: ignore[arg-type]
+    with pytest.raises(NotFound, match="no rollout of desk"):
+        asyncio.run(path_of_rollout(Server(), "desk", ""))  # type: ignore[arg-type]

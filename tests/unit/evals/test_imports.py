@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import pytest
 
 from proveout.errors import InvalidInput
 from proveout.evals.cases import Case, Turn, read_cases, write_cases
-from proveout.evals.drafts import Asked, from_documents, from_feedback, from_traffic
+from proveout.evals.drafts import Asked, from_document, from_feedback, from_traffic, prompt
 from proveout.evals.imports import Form, import_cases
 
 
@@ -95,11 +94,8 @@ def test_a_model_drafts_questions_that_their_document_answers() -> None:
         "pay": "Pay is monthly.",
         "none": "x",
     }
-
-    async def ask(prompt: str) -> str:
-        return next(said[name] for name, text in texts.items() if f"\n{text}\n" in prompt)
-
-    (case,) = asyncio.run(from_documents(texts, ask))
+    assert all(f"\n{text}\n" in prompt(text) for text in texts.values())
+    (case,) = (case for name, text in texts.items() if (case := from_document(name, text, said[name])))
     assert (case.question, case.facts, case.documents) == ("How many days of leave are there?", ["25 days"], ["leave"])
     assert case.origin == "documents" and not case.counts
 

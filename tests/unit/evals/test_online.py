@@ -26,6 +26,7 @@ GOOD = {
     "first_sentence_ms": 80.0,
     "total_ms": 100.0,
     "verdicts": [],
+    "tools": None,
 }
 
 
@@ -53,6 +54,9 @@ def test_both_arms_tell_the_same_weight_of_the_candidate(weight: float) -> None:
         ({"verdicts": [{"guard": "groundedness", "action": "block"}]}, {"unsupported"}),
         ({"verdicts": [{"guard": "secrets", "action": "block"}]}, {"guarded"}),
         ({"verdicts": [{"guard": "secrets", "action": "allow"}]}, set()),
+        ({"tools": [{"name": "a", "fault": None}, {"name": "b", "fault": "json"}]}, {"tool_errors"}),
+        ({"tools": [{"name": "a", "fault": None}]}, set()),
+        ({"kind": Kind.REQUEST_LOST, "outcome": None}, {"errors"}),
     ],
 )
 def test_bad_events(given: dict[str, Any], events: set[str]) -> None:
@@ -64,6 +68,7 @@ def test_what_was_not_measured_is_nan_and_what_does_not_apply_is_absent() -> Non
     assert math.isnan(reading.bad["unsupported"]) and math.isnan(reading.amounts["cost"])
     failed = read({**GOOD, "outcome": "failed"})
     assert "unsupported" not in failed.bad and not failed.amounts and failed.call
+    assert "tool_errors" not in reading.bad and read({**GOOD, "tools": [{"fault": None}]}).bad["tool_errors"] == 0
     begun = read({**GOOD, "kind": Kind.REQUEST_BEGUN, "outcome": None})
     assert begun.exposed and not begun.call and not begun.bad
 
@@ -73,7 +78,17 @@ def test_feedback_is_negative_by_thumb_or_by_what_came_of_it() -> None:
     assert not (is_negative(0.4, {}) or is_negative(1, {"minutes": 9}) or is_negative(None, {"solved": 1}))
     given = {**GOOD, "kind": Kind.FEEDBACK_GIVEN, "facts": {"negative": True, "score": 0.25}}
     reading = read(given)
-    assert (reading.bad, reading.score, reading.call, reading.exposed) == ({"feedback": 1.0}, 0.25, False, False)
+    assert (reading.bad, reading.scores, reading.call) == ({"feedback": 1.0}, {"score": 0.25}, False)
+    assert not read({**given, "facts": {"negative": False, "score": None}}).scores
+
+
+def test_a_lost_request_is_a_call_and_a_judgement_is_none() -> None:
+    lost = read({**GOOD, "kind": Kind.REQUEST_LOST, "outcome": None})
+    assert lost.call and not lost.amounts
+    for decides, name in ((True, "judge"), (False, "advice"), (None, "advice")):
+        facts = {"request": "req_1", "score": 0.75, "decides": decides, "judge": "local/large"}
+        judged = read({**GOOD, "kind": Kind.ANSWER_JUDGED, "facts": facts, "outcome": None})
+        assert (judged.scores, judged.bad, judged.call) == ({name: 0.75}, {}, False)
 
 
 def test_thresholds_are_quantiles_of_the_nearest_rank() -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import random
 import re
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 
 from proveout.evals.bias import Gap
 from proveout.evals.compare import Metric, changed_most, compare
+from proveout.evals.judge import Agreement, Judgement, Preferences
 from proveout.evals.plots import forest
-from proveout.evals.report import Missed, Report, Score, as_html, as_json, as_junit, as_markdown, number
+from proveout.evals.report import Missed, Report, Score, as_html, as_json, as_junit, as_markdown, number, verdict_of
 from proveout.evals.statistics import Interval, amounts_interval, scores_interval
 from proveout.evals.targets import judge_target, parse_target
 
@@ -83,6 +86,40 @@ def test_one_verdict(report: Report) -> None:
             assert "gender: woman, man" in written
         assert "−0.200" in as_html(biased) and "−0.200" in as_markdown(biased)
         assert as_junit(biased).count("<failure") == (verdict == "fail")
+
+
+def judgement(kappa: Interval | None) -> Judgement:
+    agreement = kappa and Agreement(kappa, Interval(0.9, 0.8, 0.95, 120))
+    pairs = Preferences(wins=5, losses=2, ties=3, net=Interval(0.3, -0.1, 0.7, 10), earlier=0.1, later=0.2)
+    figures = {"repeats": 2, "variance": 0.02, "unread": 0.25, "corrected": 12, "asked": 9, "usd": 0.5}
+    return Judgement(model="up/j", digest="d", agreement=agreement, pairs=pairs, **figures)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kappa", "standing"),
+    [
+        (Interval(0.6, 0.5, 0.7, 120), "decides: κ 0.60 (0.50 to 0.70) of 120 labels, floor 0.40"),
+        (Interval(0.6, 0.39, 0.7, 120), "advises only: κ 0.60 (0.39 to 0.70) of 120 labels, floor 0.40"),
+        (Interval(0.6, 0.5, 0.7, 99), "advises only: κ 0.60 (0.50 to 0.70) of 99 labels (100 are needed), floor 0.40"),
+        (None, "advises only: no labels"),
+    ],
+)
+def test_every_report_says_what_the_judge_may(kappa: Interval | None, standing: str) -> None:
+    one = Report(release="a", digest="d", dataset="s", made="now", cases=1, scores=[], judge=judgement(kappa))
+    for page in (as_html(one), as_markdown(one)):
+        assert standing in html.unescape(page) and "5 better, 2 worse, 3 as good" in page and "decided 30%" in page
+    assert one.judge and (standing in as_junit(one)) == (not one.judge.decides)
+
+
+def test_what_only_advises_neither_blocks_nor_passes() -> None:
+    target = parse_target("judge", ">= 0.8")
+    assert target
+    good, bad = (judge_target(target, [[score]] * 100, "unit") for score in (0.99, 0.1))
+    assert (verdict_of([good], None, [], True), verdict_of([bad], None, [], True)) == ("pass", "fail")
+    advice = [msgspec.structs.replace(word, advises=True) for word in (good, bad)]
+    assert [verdict_of([word], None, [], True) for word in advice] == ["inconclusive"] * 2
+    assert [verdict_of([word, good], None, [], True) for word in advice] == ["pass"] * 2
+    assert [verdict_of([word, bad], None, [], True) for word in advice] == ["fail"] * 2
 
 
 def test_junit_says_what_failed(report: Report) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from proveout.domain import Evidence, KnowledgeUse, Manifest, ModelChoice, ModelUse, Parameters, PromptTexts, Release
 from proveout.errors import StartRefused
+from proveout.releases.evidence import standard
 from proveout.releases.gate import lacks
 from proveout.releases.policy import Criterion, read_policy
 
@@ -19,8 +20,15 @@ MANIFEST = Manifest("desk", (ModelChoice(ModelUse("echo", "1")),), (), Parameter
 RELEASE = Release("red", "desk", 3, "sha256:aa", MANIFEST, {}, NOW, author="key_author")
 
 
+SEEN = {"standard": standard(RELEASE.facts)}
+OTHERWISE = [  # facts that came later, and what is said of them
+    ({"targets": {"correct": ">= 0.1"}}, "other targets"),
+    ({"golden": "sha256:1", "scorers": "sha256:2"}, "other golden questions and scorers"),
+]
+
+
 def evidence(kind: str = "evaluation", **given: Any) -> Evidence:
-    made = Evidence("e1", "red", "desk", RELEASE.digest, kind, "measured", "pass", "key_ann", {}, NOW, None)
+    made = Evidence("e1", "red", "desk", RELEASE.digest, kind, "measured", "pass", "key_ann", SEEN, NOW, None)
     return replace(made, **given)
 
 
@@ -55,7 +63,9 @@ def test_evidence(found: list[Evidence], said: str) -> None:
 
 
 def approval(author: str, stage: str = "production", verdict: str = "pass", **given: Any) -> Evidence:
-    return evidence("approval", basis="attested", author=author, verdict=verdict, facts={"stage": stage}, **given)
+    return evidence(
+        "approval", basis="attested", author=author, verdict=verdict, facts={"stage": stage, **SEEN}, **given
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,6 +88,18 @@ def test_two_approvals_are_of_two() -> None:
     twice = [approval("key_bob"), approval("key_bob")]
     assert "1 more approval" in lacks(criterion(approvals=2), RELEASE, "production", twice, (), NOW)
     assert not lacks(criterion(approvals=2), RELEASE, "production", [*twice, approval("key_cid")], (), NOW)
+
+
+@pytest.mark.parametrize(("later", "said"), OTHERWISE)
+def test_evidence_counts_for_the_targets_and_questions_that_it_saw(later: dict[str, Any], said: str) -> None:
+    changed = replace(RELEASE, facts={"purpose": "the same", **later})
+    assert said in lacks(EVALUATED, changed, "beta", [evidence()], (), NOW)
+    lack = lacks(criterion(approvals=1), changed, "production", [approval("key_bob")], (), NOW)
+    assert f"e1 saw {said}" in lack and "proveout release approve desk@3" in lack
+    anew = replace(approval("key_cid"), facts={"stage": "production", "standard": standard(changed.facts)})
+    assert not lacks(criterion(approvals=1), changed, "production", [anew, approval("key_bob")], (), NOW)
+    told = replace(RELEASE, facts={"purpose": "told in other words"})
+    assert not lacks(EVALUATED, told, "beta", [evidence()], (), NOW)  # what nothing is measured by may change
 
 
 def test_knowledge_that_moves_is_not_what_was_measured() -> None:
@@ -127,3 +149,26 @@ def test_a_policy_that_is_wrong_stops_the_start(tmp_path: Path, text: str, said:
     file.write_text(text)
     with pytest.raises(StartRefused, match=said):
         read_policy(file)
+
+
+def test_who_made_what_it_comes_from_is_no_second_pair_of_eyes() -> None:
+    derived = replace(RELEASE, origins=frozenset({"key_dev"}))
+    assert lacks(criterion(approvals=1), derived, "production", [approval("key_dev")], (), NOW)
+    assert not lacks(criterion(approvals=1), derived, "production", [approval("key_bob")], (), NOW)
+
+
+def test_the_shipped_policy_says_how_stages_follow() -> None:
+    shipped = read_policy(None).refresh
+    assert [c.id for c in shipped.criteria] == ["refresh.data", "refresh.quality"]
+    assert {bound.figure for bound in shipped.tests} == {"lost", "unread", "empty", "duplicates", "widened"}
+    assert all(c.reason and c.source for c in (*shipped.tests, *shipped.criteria))
+
+
+def test_a_figure_that_nobody_measures_stops_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "stages.yaml"
+    bound = "{id: a, figure: lots, most: 0.1, reason: r, source: s}"
+    file.write_text(f"stages: {{beta: [], production: []}}\nrefresh: {{tests: [{bound}]}}")
+    with pytest.raises(StartRefused, match="lots"):
+        read_policy(file)
+    file.write_text("stages: {beta: [], production: []}")
+    assert read_policy(file).refresh.criteria == ()

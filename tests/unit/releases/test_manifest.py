@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proveout.errors import InvalidInput
+from proveout.evals.judge import Judge, Label
 from proveout.releases.manifest import Mistakes, read_app
 from proveout.releases.plan import Plan
 
@@ -178,3 +179,29 @@ def test_who_may_read_which_documents() -> None:
     assert wrong.startswith("app.yaml:10: ") and "'hr' is not everyone, group:NAME or user:NAME" in wrong
     (wrong,) = mistakes(GOOD.replace("    source: ./docs/\n", '    readers: {"a.md": [everyone]}\n'))
     assert "rules are for a source" in wrong
+
+
+def test_a_judge_with_its_rubric_and_labels() -> None:
+    declared = GOOD + "evals: {judge: {model: up/j, rubric: r.txt, labels: l.jsonl, repeats: 2, share: 0.1}}\n"
+    label = b'{"question": "q", "answer": "a", "score": 0.5}\n'
+    files = {"app.yaml": declared.encode(), "docs/a.md": b"hello", "r.txt": b"Kind.", "l.jsonl": label}
+    app = read_app(files)
+    assert app.judge == Judge("up/j", "Kind.", [Label("q", "a", 0.5)], 2)
+    assert app.facts["judge"] == {
+        "model": "up/j", "repeats": 2, "share": 0.1, "labels": 1, "digest": app.judge.digest("")
+    }  # fmt: skip
+    assert "judge" not in read_app({"app.yaml": GOOD.encode(), "docs/a.md": b"hello"}).facts
+    with pytest.raises(Mistakes) as caught:
+        read_app(files | {"l.jsonl": label + b'{"question": "q", "answer": "a", "score": 7}\n'})
+    assert caught.value.message.startswith("app.yaml:10: evals.judge.labels: l.jsonl:2: Expected `float` <= 1.0")
+    for wrong, said in (
+        ("repeats: 2", "repeats: 9"),
+        ("share: 0.1", "share: 2"),
+        ("rubric: r.txt", "rubric: gone.txt"),
+        ("model: up/j, ", ""),
+    ):
+        with pytest.raises(Mistakes) as caught:
+            read_app(files | {"app.yaml": declared.replace(wrong, said).encode()})
+        assert caught.value.message.startswith("app.yaml:10: evals.judge."), caught.value.message
+    (wrong,) = mistakes(GOOD + "targets: {judge: '>= 0.5'}\n")
+    assert wrong.startswith("app.yaml:10: targets.judge: nothing measures it")

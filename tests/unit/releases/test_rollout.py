@@ -14,7 +14,18 @@ import rfc8785
 
 from proveout.evals.online import Reading
 from proveout.releases.plan import Plan
-from proveout.releases.rollout import Decision, Machine, Progress, Units, criteria, decide, freeze, weights
+from proveout.releases.rollout import (
+    Decision,
+    Machine,
+    Progress,
+    Units,
+    criteria,
+    decide,
+    freeze,
+    guardrails,
+    outlook,
+    weights,
+)
 from proveout.releases.simulate import Behaviour, End, Traffic, seeds, simulate
 
 SOUND = Behaviour()
@@ -48,7 +59,7 @@ def runs(count: int, candidate: Behaviour, requests: int, **given: Any) -> list[
         (broken(errors=0.5), SOUND, 16),
         (broken(unsupported=0.3), SOUND, 40),
         (replace(SOUND, median_ms=600), SOUND, 150),
-        (Behaviour(score=0.5), Behaviour(score=0.7), 120),
+        (Behaviour(scores={"score": 0.5}), Behaviour(scores={"score": 0.7}), 120),
     ],
     ids=["errors", "unsupported", "slow", "scores"],
 )
@@ -70,6 +81,20 @@ def test_users_with_broken_clients_are_no_evidence_against_a_candidate() -> None
     assert {end.state for end in ends} == {"running"}
     many = runs(7, broken(errors=0.5), 3000, traffic=Traffic(users=500))
     assert {end.state for end in many} == {"rolled_back"}
+
+
+def test_few_users_who_keep_their_arm_are_enough_once_the_weight_rises() -> None:
+    """At 10 % five of fifty users meet the candidate: as many coins, whatever they ask."""
+    rising = plan(steps=["10%", "25%", "50%"], minimum={"calls": 100})
+    ends = runs(8, broken(errors=0.5), 3000, traffic=Traffic(users=50), plan=rising, every=20)
+    assert [end.state for end in ends].count("rolled_back") >= 7
+
+
+def test_one_user_with_a_broken_client_is_no_more_than_the_draw_that_he_is() -> None:
+    units: Units = {}
+    made = machine()
+    told(made, [Reading(True, 0.1, 0.0, "ada", True, True, {"errors": 1.0})] * 1000, units=units)
+    assert made.state == "running" and e_value(made, "errors") < 10
 
 
 def test_a_broken_split_is_frozen() -> None:
@@ -104,6 +129,10 @@ def call(candidate: bool, at: float = 0.0, **given: Any) -> Reading:
 
 def both(count: int, at: float = 0.0, **given: Any) -> list[Reading]:
     return [call(arm, at, **given) for _ in range(count) for arm in (False, True)]
+
+
+def e_value(made: Machine, name: str) -> float:
+    return float(next(one["e_value"] for one in guardrails(made) if one["name"] == name))
 
 
 def told(made: Machine, batch: list[Reading], now: float = 0.0, units: Units | None = None) -> Decision:
@@ -193,16 +222,16 @@ def test_a_user_is_one_event_at_a_weight_and_less_at_the_next() -> None:
     def failed(candidate: bool, weight: float) -> float:
         reading = Reading(candidate, weight, 0.0, "ada", True, True, {"errors": 1.0})
         told(made, [reading] * 3, units=units)
-        return made.progress.tests["errors"].log_e
+        return made.progress.tests["errors of users"].log_e
 
     first = failed(False, 0.1)
-    assert first == failed(False, 0.1) and units["ada"] == {"errors": 0.1}
+    assert first == failed(False, 0.1) and units["ada"] == {"errors": 0.1, "errors again": 0.1, "errors last": 1.0}
     second = failed(True, 0.5)
     fresh = machine()
     told(fresh, [Reading(False, 0.1, 0.0, None, True, True, {"errors": 1.0})])
     told(fresh, [Reading(True, 0.4 / 0.9, 0.0, None, True, True, {"errors": 1.0})])
     assert second == pytest.approx(fresh.progress.tests["errors"].log_e)
-    assert failed(True, 0.9) == second and units["ada"] == {"errors": 1.0}  # the candidate's for certain: nothing new
+    assert failed(True, 0.9) == second and units["ada"]["errors"] == 1.0  # the candidate's for certain: nothing new
     assert made.progress.split.candidate + made.progress.split.stable == 1  # met once
 
 
@@ -212,8 +241,62 @@ def test_negative_feedback_counts_by_session_and_scores_hold_a_promotion_once_an
     told(made, [Reading(False, 0.5, 0.0, bad={"feedback": 1.0})])
     assert made.progress.tests["feedback"].stable == 1 and made.progress.total["stable"].calls == 1200
     made = machine(steps=[0.5], minimum={"calls": 0})
-    told(made, both(1200) + [Reading(arm, 0.5, 0.0, score=0.5) for arm in (False, True)] * 20)
+    told(made, both(1200) + [Reading(arm, 0.5, 0.0, scores={"score": 0.5}) for arm in (False, True)] * 20)
     assert made.state == "running" and "score" in criteria(made.progress)
+
+
+def test_a_judge_decides_only_where_it_may() -> None:
+    def judged(name: str) -> Machine:
+        made = machine(steps=[0.5], minimum={"calls": 10**6})
+        told(made, both(1200))
+        told(
+            made,
+            [Reading(arm, 0.5, 0.0, scores={name: 0.2 if arm else 0.9}) for _ in range(60) for arm in (False, True)],
+        )
+        return made
+
+    advised, ruled = judged("advice"), judged("judge")
+    assert advised.state == "running" and "advice" not in criteria(advised.progress) and not advised.progress.scores
+    assert advised.progress.total["candidate"].scores["advice"] == pytest.approx(12)  # shown all the same
+    assert ruled.state == "rolled_back" and "judge" in criteria(ruled.progress)
+    made = ready()
+    told(made, [Reading(arm, 0.5, 0.0, scores={"judge": 0.9}) for _ in range(25) for arm in (False, True)])
+    assert "judge" in outlook(made, 0.0).reason  # not enough to show that it is no worse
+    more = [Reading(arm, 0.5, 0.0, scores={"judge": 0.9}) for _ in range(200) for arm in (False, True)]
+    assert told(made, more).action == "promote"
+
+
+def test_scores_of_two_judges_are_not_compared() -> None:
+    made = machine(steps=[0.5], minimum={"calls": 10**6})
+    by = {False: "lenient", True: "strict"}
+    told(made, both(1200))
+    told(made, [Reading(arm, 0.5, 0.0, scores={"judge": 0.2 if arm else 0.9}, judge=by[arm]) for arm in by] * 60)
+    assert made.state == "running" and "judge" not in criteria(made.progress)
+
+
+def test_answers_that_call_tools_hold_a_promotion_until_they_are_shown_to_be_no_worse() -> None:
+    made = ready()
+    right, wrong = {**NOTHING, "tool_errors": 0.0}, {**NOTHING, "tool_errors": 1.0}
+    told(made, [call(False, bad=right) for _ in range(20)])
+    assert "tool_errors" in outlook(made, 0.0).reason
+    told(made, [call(True, bad=wrong) for _ in range(40)])
+    assert made.state == "rolled_back" and "tool_errors" in criteria(made.progress)
+
+
+def test_a_sticky_user_who_scores_everything_low_is_one_score() -> None:
+    units: Units = {}
+    made = machine()
+    low = [Reading(True, 0.1, 0.0, "grumpy", scores={"score": 0.0}) for _ in range(500)]
+    fair = [Reading(False, 0.1, 0.0, f"u{n}", scores={"score": 0.8}) for n in range(500)]
+    told(made, [*fair, *low], units=units)
+    assert made.state == "running" and made.progress.scores["score"].bets == 1
+
+
+def test_weights_are_those_that_were_published_at_the_start() -> None:
+    published = {"errors": 0.5, "gone": 0.5}
+    made = Machine(plan(), 0.0, Progress(0.0, weights=dict(published)))
+    told(made, both(5, bad={**NOTHING, "tool_errors": 1.0}))
+    assert made.progress.weights == published and made.state == "running"
 
 
 def test_the_weights_of_the_guardrails_are_the_plans() -> None:
@@ -221,6 +304,7 @@ def test_the_weights_of_the_guardrails_are_the_plans() -> None:
     assert sum(every.values()) == pytest.approx(1)
     assert (every["errors"], every["unsupported"]) == (0.3, 0.2)
     assert sum(w for name, w in every.items() if name.startswith(("first_text", "total"))) == pytest.approx(0.2)
+    assert every["score"] == every["judge"] == pytest.approx(0.075) and every["tool_errors"] == pytest.approx(0.015)
 
 
 def test_simulations_repeat() -> None:

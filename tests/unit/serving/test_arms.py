@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
 
 import pytest
 
 from proveout.access.rights import ROLES
-from proveout.domain import Candidate, Key, Message, Pilots, Principal
+from proveout.domain import Candidate, Key, Message, Pilots, Principal, Retired
 from proveout.errors import Unavailable
-from proveout.serving.arms import chance, draw, hashed
+from proveout.serving.arms import chance, draw, hashed, stays
 from proveout.serving.assignments import Assignments, Drawn
 from proveout.serving.call import Asked, Call
 
@@ -21,13 +22,16 @@ CANDIDATE = Candidate(2, 0.1, "rollout_1", "salt")
 
 
 class Nowhere(Assignments):
-    """Keeps conversations in memory alone."""
+    """Has conversations in memory alone."""
 
     def __init__(self) -> None:
-        self.kept: dict[tuple[str, str], Drawn] = {}
+        self.had: dict[tuple[str, str], Drawn] = {}
 
     async def keep(self, rollout: str, conversation: str, drawn: Drawn) -> Drawn:
-        return self.kept.setdefault((rollout, conversation), drawn)
+        return self.had.setdefault((rollout, conversation), drawn)
+
+    async def kept(self, rollout: str, conversation: str) -> Drawn | None:
+        return self.had.get((rollout, conversation))
 
 
 def drawn(candidate: Candidate, kept: Assignments | None = None, number: int = 0, **asked: Any) -> Drawn:
@@ -99,6 +103,22 @@ def test_a_conversation_stays_where_it_began() -> None:
     assert drawn(high, kept, conversation="d") == drawn(low, kept, conversation="d") == Drawn("candidate", 1.0)
     turns = (Message("user", "Hello?"), Message("assistant", "Hello."), Message("user", "And?"))
     assert drawn(high, kept, conversation="e", messages=turns) == Drawn("stable", None)  # it began before the rollout
+
+
+def test_after_a_promotion_a_conversation_stays_where_it_was_until_its_time() -> None:
+    kept, turns = Nowhere(), (Message("user", "Hello?"), Message("assistant", "Hello."), Message("user", "And?"))
+    drawn(replace(CANDIDATE, weight=0.0), kept, conversation="old")
+    drawn(replace(CANDIDATE, weight=1.0), kept, conversation="new")
+
+    def stayed(conversation: str | None, messages: tuple[Message, ...] = turns, hours: float = 1.0) -> bool:
+        asked = Asked("shop", messages, conversation=conversation)
+        call = Call("req_1", Principal(KEY, ROLES["user"]), asked, streamed=False)
+        retired = Retired(1, CANDIDATE.rollout, datetime.now(UTC) + timedelta(hours=hours), CANDIDATE.salt)
+        return asyncio.run(stays(call, retired, kept))
+
+    assert stayed("old") and not stayed("old", hours=-1)
+    assert not stayed("new") and not stayed("unknown") and not stayed(None)
+    assert not stayed("old", turns[:1])  # it begins again
 
 
 def test_without_the_database_a_conversation_is_drawn_anew() -> None:

@@ -10,7 +10,7 @@ import platform
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +20,7 @@ import typer
 
 from proveout import settings
 from proveout.edge.cli import output
+from proveout.edge.notify.targets import targets
 from proveout.engine import weights
 from proveout.errors import StartRefused
 from proveout.store.examine import Check, examine
@@ -46,7 +47,8 @@ def doctor(
     folder = (data or (told.data if told else Path(settings.DATA.default))).absolute()
     checks += [_disk(folder), _data(folder), *_secrets(folder)]
     checks += [_weights(found) for found in (weights.generator, weights.embedder)]
-    checks += _database(folder, database or (told.database if told else None))
+    followers = [target.name for target in targets(told.notify)] if told else []
+    checks += _database(folder, database or (told.database if told else None), followers)
     failed = any(check.state == "fail" for check in checks)
     if json:
         output.document({"healthy": not failed, "checks": msgspec.to_builtins(checks)})
@@ -195,9 +197,9 @@ def _sha256(path: Path) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def _database(folder: Path, named: str | None) -> list[Check]:
+def _database(folder: Path, named: str | None, followers: Sequence[str]) -> list[Check]:
     if named is not None:
-        return asyncio.run(examine(named))
+        return asyncio.run(examine(named, followers))
     postgres = folder / "postgres"
     checks = [_binaries(EmbeddedPostgres(postgres, folder))]
     try:
@@ -206,7 +208,7 @@ def _database(folder: Path, named: str | None) -> list[Check]:
         dsn = EmbeddedPostgres(postgres, Path(lines[4])).dsn
     except (OSError, ValueError, IndexError):
         return [*checks, Check("database", "ok", "the embedded one is not running; `proveout up` starts it")]
-    return checks + asyncio.run(examine(dsn))
+    return checks + asyncio.run(examine(dsn, followers))
 
 
 def _binaries(postgres: EmbeddedPostgres) -> Check:

@@ -21,7 +21,6 @@ from proveout.evals.imports import Form, import_cases
 
 app = typer.Typer(no_args_is_help=True)
 EXITS = {"pass": 0, "fail": 1, "inconclusive": 3}
-_MISSED = ("correct", "facts", "refusal", "restricted", "exact", "numeric", "regex", "json_schema")
 _NOTHING: Mapping[Source, str] = {
     "documents": "The release's model asked no question that its document answers: a larger model does.",
     "feedback": "Nobody corrected an answer, or was not helped by one, whose content is still kept.",
@@ -61,7 +60,9 @@ def run(
     Answers that are known already are not asked again.
     """
     name, number = split(release)
-    of_file = dataset is not None and Path(dataset).is_file()
+    of_file = dataset is not None and (
+        Path(dataset).is_file() or "/" in dataset or dataset.endswith((".jsonl", ".json"))
+    )
     body = {
         "dataset": _text(Path(dataset)) if dataset and of_file else None,
         "named": None if of_file else dataset,
@@ -94,14 +95,37 @@ def plan(
     if json:
         output.document(found)
         return
+    points = f"a drop of {100 * effect:g} points"
     if found["repeats"] is None:
-        output.say(f"{found['cases']} cases are too few to see a drop of {effect:g}, however often they are asked.")
+        output.say(
+            f"{found['cases']} cases are too few to see {points}, however often they are asked. The cheapest below:"
+        )
     else:
-        output.say(f"{found['cases']} cases, each asked {found['repeats']} times, show a drop of {effect:g}.")
-        output.say(f"With a baseline that is {found['answers']} answers, about {found['seconds'] / 60:.0f} minutes, ")
-        output.say(f"{found['prompt_tokens'] + found['completion_tokens']} tokens and {found['usd']:.4f} USD.")
+        output.say(f"{found['cases']} cases, each asked {_times(found['repeats'])}, show {points}.")
+    tokens = found["prompt_tokens"] + found["completion_tokens"]
+    output.say(
+        f"With a baseline that is {found['answers']} answers, about {_lasting(found['seconds'])}, {tokens} tokens and "
+        f"{found['usd']:.4f} USD."
+    )
+    bias = found["bias"]
+    if bias["questions"]:
+        output.say(
+            f"--bias asks {bias['questions']} questions more, {bias['answers']} answers: about "
+            f"{_lasting(bias['seconds'])} and {bias['usd']:.4f} USD."
+        )
+    else:
+        output.say("--bias would ask nothing: no question names a person whom another could stand in for.")
     output.table(found["options"], ("repeats", "cases", "answers"))
-    output.say("noise between repeats: " + ("measured" if found["measured"] else "assumed: no run with repeats yet"))
+    noise = "measured" if found["measured"] else "assumed, for no run had repeats yet"
+    output.say("noise between repeats: " + (noise if found["noise"] else "none"))
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _lasting(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
 
 
 @app.command()
@@ -127,13 +151,17 @@ def datasets(
 
 @app.command("list")
 def list_(name: Annotated[str, typer.Argument(metavar="APP")], json: output.AsJson = False) -> None:
-    """List the evaluations of an app, newest first."""
+    """List the evaluations of an app, newest first, and what judges made of users' answers."""
     found = ask("GET", f"/api/v1/apps/{name}/evaluations")
     if json:
         output.document(found)
         return
     rows = [{**e, "verdict": (e["summary"] or {}).get("verdict", "running")} for e in found["evaluations"]]
     output.table(rows, ("id", "release", "baseline", "verdict", "repeats", "created"))
+    if found["judged"]:
+        output.say("users' answers that were judged as they came")
+        judged = [{**row, "mean": _rounded(row["mean"]), "spread": _rounded(row["spread"])} for row in found["judged"]]
+        output.table(judged, ("release", "drawn", "judged", "mean", "spread", "usd", "newest"))
 
 
 @app.command()
@@ -157,7 +185,7 @@ def import_(
 ) -> None:
     """Turn a data set of another tool into cases. Every record that is not understood is named. Needs no server."""
     cases = import_cases(_text(file), str(file), form, reviewed)
-    _keep(to, write_cases(cases), len(cases))
+    _keep(to, write_cases(cases), len(cases), reviewed)
 
 
 @app.command()
@@ -189,30 +217,51 @@ def draft(
     source: Annotated[Source, typer.Option("--from", help="Where the questions come from.")],
     to: Annotated[Path, typer.Option(metavar="OUT.jsonl")],
     count: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 20,
+    budget: Annotated[
+        float | None, typer.Option(min=0.0001, metavar="USD", help="Of documents: stop asking at this cost.")
+    ] = None,
 ) -> None:
-    """Draft questions from documents, feedback or traffic, for a person to review: none counts before."""
+    """Draft questions from documents, feedback or traffic, for a person to review: none counts before.
+
+    From documents, the release's model asks them. Exit code 1: there was nothing to draft from.
+    """
     name, number = split(release)
-
-    async def run() -> list[bytes]:
-        told, path = settings.read(), f"/api/v1/apps/{name}/releases/{number}/drafts"
-        async with connect(told.url, told.key) as client:
-            return [line async for line in client.lines(path, {"source": source, "count": count})]
-
-    lines = asyncio.run(run())
-    if not lines:
-        output.warn(_NOTHING[source])
+    if to.exists():  # said before anything is asked
+        raise InvalidInput(f"{to} exists already: name another file.")
+    body = {"source": source, "count": count} | ({"budget_usd": budget} if budget else {})
+    text, why = asyncio.run(_draft(f"/api/v1/apps/{name}/releases/{number}/drafts", body))
+    if not text:
+        output.warn(why or _NOTHING[source])
         raise typer.Exit(1)
-    _keep(to, b"".join(lines).decode(), len(lines))
+    _keep(to, text, len(text.splitlines()))
 
 
-def _keep(to: Path, text: str, count: int) -> None:
+async def _draft(path: str, body: Mapping[str, Any]) -> tuple[str, str]:
+    """Drafts as JSON lines, and what the model failed with, if it did."""
+    told = settings.read()
+    async with connect(told.url, told.key) as client:
+        if body["source"] != "documents":
+            return b"".join([line async for line in client.lines(path, body)]).decode(), ""
+        begun = await client.call("POST", path, body)
+        with output.progress_bar() as progress:
+            made = await client.job(begun["job"], progress)
+        output.warn(f"{made['documents']} documents were asked about, {made['spent_usd']:.4f} USD")
+        return (await client.content(f"/api/v1/drafts/{made['drafts']}")).decode(), made["failed"]
+
+
+def _keep(to: Path, text: str, count: int, reviewed: str | None = None) -> None:
     """Writes cases that nobody wrote by hand, and never over others."""
     try:
         with to.open("x", encoding="utf-8") as file:
             file.write(text)
+    except FileExistsError as error:
+        raise InvalidInput(f"{to} exists already: name another file.") from error
     except OSError as error:
         raise InvalidInput(f"{to} cannot be written: {error}.") from error
-    output.say(f"{to}: {count} cases. Each counts once its field `reviewed` names who has reviewed it.")
+    counts = (
+        f"reviewed by {reviewed}" if reviewed else "each counts once its field `reviewed` names who has reviewed it"
+    )
+    output.say(f"{to}: {count} cases, {counts}.")
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
@@ -269,8 +318,7 @@ def _say(found: Mapping[str, Any]) -> None:
     """An evaluation, for a person."""
     summary = found["summary"]
     for case in found["cases"]:
-        missed = [name for name in _MISSED if case["scores"].get(name, 1) < 1]
-        if missed:
+        if missed := case["missed"]:
             output.say(
                 f"{case['case']}: {', '.join(missed)}\n  asked    {case['question']}\n  answered {case['answer']}"
             )
@@ -287,11 +335,14 @@ def _say(found: Mapping[str, Any]) -> None:
         output.say(f"target {target['name']}: {target['verdict']}: {target['reason']}")
     if summary["comparison"]:
         _say_comparison(summary)
+    if summary["judge"]:
+        for line in summary["judge"]["said"]:
+            output.say(line)
     for note in summary["notes"]:
         output.say(note)
     if summary["bias"]:
         _say_bias(summary["bias"])
-    output.say(f"verdict: {summary['verdict']}")
+    output.say(f"verdict: {summary['verdict']} ({found['id']})")
 
 
 def _say_comparison(summary: Mapping[str, Any]) -> None:
@@ -309,6 +360,9 @@ def _say_comparison(summary: Mapping[str, Any]) -> None:
             }
         )
     output.table(rows, ("compared", summary["baseline"], "now", "difference", "95 %", "verdict"))
+    for compared in summary["comparison"]["metrics"]:
+        if more := _decided_by(compared["overall"]):
+            output.say(f"{compared['metric']['name']} would be decided by {more}")
     worst = summary["comparison"]["worst_slice"]
     if worst:
         output.say(
@@ -318,6 +372,12 @@ def _say_comparison(summary: Mapping[str, Any]) -> None:
         output.say(
             f"changed by {change['change']:.2f}: {change['case']}\n  - {change['before']}\n  + {change['after']}"
         )
+
+
+def _decided_by(overall: Mapping[str, Any]) -> str:
+    """What would decide an inconclusive comparison."""
+    more = {"cases": overall["more_cases"], "repeats": overall["more_repeats"]}
+    return " or ".join(f"{count} more {name}" for name, count in more.items() if count)
 
 
 def _say_bias(gaps: Sequence[Mapping[str, Any]]) -> None:
@@ -333,6 +393,10 @@ def _say_bias(gaps: Sequence[Mapping[str, Any]]) -> None:
         if gap["alarm"] or at < _GAPS
     ]
     output.table(rows, [*rows[0]])
+
+
+def _rounded(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _range(low: float | None, high: float | None) -> str:

@@ -18,6 +18,7 @@ from proveout.edge.cli import (
     keys,
     knowledge,
     migrate,
+    notify,
     releases,
     replay,
     requests,
@@ -54,6 +55,7 @@ app.add_typer(knowledge.app, name="knowledge", help="Search knowledge and look a
 app.add_typer(evaluate.app, name="eval", help="Ask a release questions, score, compare, report.")
 app.add_typer(requests.app, name="requests", help="Search what was asked: who, when, of which release.")
 app.add_typer(audit.app, name="audit", help="Receipts, and whether the log is what it was.")
+app.add_typer(notify.app, name="notify", help="Who is told what happens: list them, send them a test.")
 app.add_typer(keys.app, name="key", help="Create, list and revoke API keys; rotate the keys that seal content.")
 app.add_typer(hold.app, name="hold", help="Keep what is on record from retention and erasure.")
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from proveout.edge.cli import client
 
 JSON = typer.Option("--json", help="Print one JSON document.")
 AsJson = Annotated[bool, JSON]
+
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)")
+_WIDE = 1000  # columns, where no terminal says how many: lines are for other programs, and are not folded
 
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False)
@@ -38,15 +44,44 @@ def warn(text: str) -> None:
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Rows under headings; lists are joined, nothing is a dash."""
-    shown = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    _out.print(grid(rows, columns), width=None if _out.is_terminal else _WIDE)
+
+
+def grid(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
+    """The same, to be printed."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        shown.add_column(column, overflow="fold")  # an id that was cut off is of no use
     for row in rows:
-        shown.add_row(*(_cell(row.get(column)) for column in columns))
+        shown.add_row(*(Text(_cell(row.get(column))) for column in columns))
+    return shown
+
+
+def page(parts: Sequence[str | Table]) -> Group:
+    """Lines and tables, one below the other."""
+    return Group(*(Text(part) if isinstance(part, str) else part for part in parts))
+
+
+def pages() -> Live:
+    """A page that is printed anew in its place, on a terminal alone."""
+    return Live(console=_out, auto_refresh=False)
+
+
+def put(shown: Group) -> None:
+    """A page for a person, on standard output."""
     _out.print(shown)
+
+
+def is_watched() -> bool:
+    """Whether standard output is a terminal."""
+    return _out.is_terminal
 
 
 def _cell(value: object) -> str:
     if value is None or value == [] or value == "":
         return "-"
+    if isinstance(value, str) and (moment := _MOMENT.fullmatch(value)):
+        return f"{moment[1]} {moment[2]}"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -17,6 +17,7 @@ from proveout.edge.cli.client import ask, connect
 from proveout.errors import InvalidInput
 from proveout.evals.cases import read_cases
 from proveout.releases.bundle import read_folder
+from proveout.releases.derive import NEWEST
 from proveout.releases.manifest import read_app
 from proveout.retrieval.reader import Reader
 from proveout.retrieval.readers import front_matter
@@ -96,7 +97,9 @@ def list_(name: Annotated[str, typer.Argument(metavar="APP")], json: output.AsJs
     if json:
         output.document(found)
     else:
-        output.table(found["releases"], ("number", "digest", "created", "stages"))
+        for one in found["releases"]:
+            one["derived"] = one["derived"] and f"from {one['derived']['from']}"
+        output.table(found["releases"], ("number", "digest", "created", "stages", "derived", "follows"))
 
 
 @app.command()
@@ -111,6 +114,11 @@ def show(release: Named, json: output.AsJson = False) -> None:
     output.say(f"{release} {found['digest']}")
     output.say(f"created   {found['created']}   stages {', '.join(found['stages']) or '-'}")
     output.say(f"purpose   {found['facts']['purpose']}")
+    if found["derived"]:
+        changes = ", ".join(f"{key} {value}" for key, value in found["derived"]["changes"].items())
+        output.say(f"derived   from {name}@{found['derived']['from']}: {changes}")
+    if found["follows"]:
+        output.say(f"follows   {', '.join(found['follows'])}")
     for choice in manifest["model"]:
         output.say(f"model     {choice['use']['name']} {choice['use']['digest']}{_conditions(choice['when'])}")
     output.say(f"parameters {manifest['parameters']}")
@@ -118,6 +126,45 @@ def show(release: Named, json: output.AsJson = False) -> None:
         snapshot = knowledge["snapshot"] or "follows the newest snapshot"
         output.say(f"knowledge {knowledge['name']} {snapshot} ({knowledge['mode']}, top {knowledge['top_k']})")
     output.say(f"otherwise {manifest['otherwise']}")
+
+
+@app.command()
+def derive(
+    release: Named,
+    latest: Annotated[
+        bool, typer.Option("--latest", help="The newest snapshots of knowledge, and the models as they are now.")
+    ] = False,
+    knowledge: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=SNAPSHOT]", help="A snapshot by its digest, or the newest one; repeatable."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Another model.")] = "",
+    without: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COMPONENT", help="Switch off: fallback, grounding, knowledge.NAME; repeatable."),
+    ] = None,
+    json: output.AsJson = False,
+) -> None:
+    """Make a release that differs from another in what is named and in nothing else."""
+    name, number = split(release)
+    snapshots = {base: snapshot or NEWEST for base, _, snapshot in (one.partition("=") for one in knowledge or ())}
+    body = {"latest": latest, "knowledge": snapshots, "model": model, "without": without or []}
+    made = ask("POST", f"/api/v1/apps/{name}/releases/{number}/derivations", body)
+    known = "" if made["created"] else " (it existed already)"
+    output.document(made) if json else output.say(f"{name}@{made['number']} {made['digest']}{known}")
+
+
+@app.command()
+def refreshes(name: Annotated[str, typer.Argument(metavar="APP")], json: output.AsJson = False) -> None:
+    """List the newer snapshots that stages of an app were offered because they follow them, and what came of it."""
+    found = ask("GET", f"/api/v1/apps/{name}/refreshes")
+    if json:
+        output.document(found)
+        return
+    output.table(found["refreshes"], ("stage", "stable", "release", "knowledge", "snapshot", "state", "started"))
+    for refresh in found["refreshes"]:
+        for reason in refresh["reasons"]:
+            output.say(f"{refresh['stage']} {refresh['knowledge']} {refresh['snapshot'][:19]}: {reason}")
 
 
 @app.command("diff")

@@ -6,15 +6,17 @@ import asyncio
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from proveout import settings
 from proveout.domain import STAGES
 from proveout.edge.cli import output
-from proveout.edge.cli.client import Client, connect
+from proveout.edge.cli.client import Client, Refused, connect
 from proveout.edge.cli.releases import split
 from proveout.errors import InvalidInput, NotFound
 from proveout.releases.plan import Plan
@@ -24,11 +26,15 @@ from proveout.releases.simulate import simulate as simulated
 app = typer.Typer(no_args_is_help=True)
 Named = Annotated[str, typer.Argument(metavar="APP")]
 Stage = Annotated[str, typer.Option(help="The stage. Default: the highest that has a stable release.")]
+Running = Annotated[str, typer.Option("--stage", help="The stage. Default: the one that a rollout is under way to.")]
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SPARKS = 40
+_WIDTH = 20  # of a bar
+_SHOWN = 8  # guardrails, the weightiest evidence first
 _FOLLOW_SECONDS = 1.0
 _ACTIVE = ("running", "paused", "frozen")
+_CODES = {"promoted": 0, "rolled_back": 1, "aborted": 3}
 
 
 @app.command()
@@ -37,60 +43,84 @@ def start(
 ) -> None:
     """Give a release a part of a stage's traffic, and let the rollout decide."""
     name, number = split(release)
-    _say(_order(name, stage, {"action": "start", "release": number}), json)
-
-
-@app.command()
-def status(
-    name: Named,
-    stage: Stage = "",
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Print again whenever something changes, to its end.")
-    ] = False,
-    json: output.AsJson = False,
-) -> None:
-    """Show the latest rollout of a stage: its state, the evidence, both arms, and every decision."""
 
     async def run() -> dict[str, Any]:
         told = settings.read()
         async with connect(told.url, told.key) as client:
             path = await _path(client, name, stage)
-            found = dict(await client.call("GET", path))
-            shown: object = None
-            while follow and found["state"] in _ACTIVE:
-                seen = (found["state"], found["step"], found["exposure"], len(found["decisions"]))
-                if seen != shown and not json:
-                    output.say(_line(found))
-                shown = seen
-                await asyncio.sleep(_FOLLOW_SECONDS)
-                found = dict(await client.call("GET", path))
-            return found
+            return dict(await client.call("POST", path, {"action": "start", "release": number}))
 
     _say(asyncio.run(run()), json)
 
 
 @app.command()
-def pause(name: Named, stage: Stage = "", json: output.AsJson = False) -> None:
+def status(
+    name: Named,
+    stage: Annotated[
+        str, typer.Option(help="The stage. Default: the one with a rollout under way, else with the latest.")
+    ] = "",
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="Show it live to its end. Exit code 0: promoted, 1: rolled back, 3: aborted."),
+    ] = False,
+    json: output.AsJson = False,
+) -> None:
+    """Show a rollout: its step, the evidence against it and for it, both arms, and every decision."""
+
+    async def run() -> dict[str, Any]:
+        told = settings.read()
+        async with connect(told.url, told.key) as client:
+            path = await path_of_rollout(client, name, stage)
+            found = dict(await client.call("GET", path))
+            return await _followed(client, path, found, json) if follow else found
+
+    found = asyncio.run(run())
+    _say(found, json)
+    if follow:
+        raise typer.Exit(_CODES[found["state"]])
+
+
+async def _followed(client: Client, path: str, found: dict[str, Any], json: bool) -> dict[str, Any]:
+    """The rollout at its end. Until then it is shown as it stands on a terminal, elsewhere a line for each change."""
+    live = output.is_watched() and not json
+    shown: object = None
+    with output.pages() if live else nullcontext() as page:
+        while found["state"] in _ACTIVE:
+            seen = (found["state"], found["step"], found["exposure"], len(found["decisions"]))
+            if page is not None:
+                page.update(output.page(list(_view(found))), refresh=True)
+            elif seen != shown and not json:
+                output.say(_line(found))
+            shown = seen
+            await asyncio.sleep(_FOLLOW_SECONDS)
+            found = dict(await client.call("GET", path))
+        if page is not None:
+            page.update("", refresh=True)
+    return found
+
+
+@app.command()
+def pause(name: Named, stage: Running = "", json: output.AsJson = False) -> None:
     """Stop taking steps. The candidate keeps its weight and is watched: it is rolled back if it must be."""
-    _say(_order(name, stage, {"action": "pause"}), json)
+    _say(_order(name, stage, "pause"), json)
 
 
 @app.command()
-def resume(name: Named, stage: Stage = "", json: output.AsJson = False) -> None:
+def resume(name: Named, stage: Running = "", json: output.AsJson = False) -> None:
     """Go on with a paused or frozen rollout."""
-    _say(_order(name, stage, {"action": "resume"}), json)
+    _say(_order(name, stage, "resume"), json)
 
 
 @app.command()
-def promote(name: Named, stage: Stage = "", json: output.AsJson = False) -> None:
+def promote(name: Named, stage: Running = "", json: output.AsJson = False) -> None:
     """Make the candidate the stable release now, whatever the evidence says so far."""
-    _say(_order(name, stage, {"action": "promote"}), json)
+    _say(_order(name, stage, "promote"), json)
 
 
 @app.command()
-def abort(name: Named, stage: Stage = "", json: output.AsJson = False) -> None:
+def abort(name: Named, stage: Running = "", json: output.AsJson = False) -> None:
     """Take the candidate away. The stable release stays."""
-    _say(_order(name, stage, {"action": "abort"}), json)
+    _say(_order(name, stage, "abort"), json)
 
 
 @app.command()
@@ -99,6 +129,9 @@ def simulate(
     stage: Stage = "",
     runs: Annotated[int, typer.Option(min=1, max=1000, help="Simulated rollouts of each regression.")] = 10,
     requests: Annotated[int, typer.Option(min=100, help="After so many, a simulated rollout is given up.")] = 20_000,
+    users: Annotated[
+        int | None, typer.Option(min=1, help="Who keep their arm. Default: every request is drawn for itself.")
+    ] = None,
     json: output.AsJson = False,
 ) -> None:
     """Tell from the app's own traffic how soon the release's plan would catch which regression. Starts nothing."""
@@ -115,7 +148,7 @@ def simulate(
         raise InvalidInput(f"{name} has not answered enough in the last week to tell anything from it.")
     plan = Plan.model_validate(found["facts"].get("rollout") or {})
     stable = Behaviour(baseline["bad"], baseline["median_ms"], baseline["spread"])
-    traffic = Traffic(per_second=baseline["per_hour"] / 3600)
+    traffic = Traffic(per_second=baseline["per_hour"] / 3600, users=users)
     rows = []
     with output.progress_bar() as progress:
         worse = regressions(stable)
@@ -154,7 +187,13 @@ def rollback(
     async def run() -> dict[str, Any]:
         told = settings.read()
         async with connect(told.url, told.key) as client:
-            path = (await _path(client, name, stage)).removesuffix("/rollout") + "/rollback"
+            highest = (await _stages(client, name))[-1]
+            elsewhere = [] if stage else [one for one in await _under_way(client, name) if one != highest]
+            if elsewhere:
+                raise InvalidInput(
+                    f"A rollout of {name} to {elsewhere[0]} is under way; the highest stage is {highest}: say --stage."
+                )
+            path = _at(name, stage or highest).removesuffix("/rollout") + "/rollback"
             return dict(await client.call("POST", path, {} if to is None else {"to": to}))
 
     done = asyncio.run(run())
@@ -164,71 +203,170 @@ def rollback(
         output.say(f"{name}@{done['release']} {done['digest']} is the stable release of {done['stage']}")
 
 
-def _order(name: str, stage: str, body: dict[str, Any]) -> dict[str, Any]:
+def _order(name: str, stage: str, action: str) -> dict[str, Any]:
     async def run() -> dict[str, Any]:
         told = settings.read()
         async with connect(told.url, told.key) as client:
-            return dict(await client.call("POST", await _path(client, name, stage), body))
+            path = await path_of_rollout(client, name, stage)
+            return dict(await client.call("POST", path, {"action": action}))
 
     return asyncio.run(run())
 
 
 async def _path(client: Client, name: str, stage: str) -> str:
     """Where the rollout of an app's stage is. Raises NotFound for an app without a stable release."""
-    if stage and stage not in STAGES:
+    return _at(name, stage or (await _stages(client, name))[-1])
+
+
+async def path_of_rollout(client: Client, name: str, stage: str) -> str:
+    """Where the rollout is that is under way, or else the latest. Raises InvalidInput where there are several."""
+    if stage:
+        return _at(name, stage)
+    found = await _rollouts(client, name)
+    active = [one["stage"] for one in found if one["state"] in _ACTIVE]
+    if len(active) > 1:
+        raise InvalidInput(f"Rollouts of {name} are under way to {' and '.join(active)}: say --stage.")
+    latest = max(found, key=lambda one: str(one["started"]), default=None)
+    if latest is None:
+        raise NotFound(f"There was no rollout of {name}: start one with proveout rollout start {name}@N.")
+    return _at(name, active[0] if active else latest["stage"])
+
+
+async def _under_way(client: Client, name: str) -> list[str]:
+    """The stages to which a rollout is under way."""
+    return [one["stage"] for one in await _rollouts(client, name) if one["state"] in _ACTIVE]
+
+
+async def _rollouts(client: Client, name: str) -> list[dict[str, Any]]:
+    """The latest rollout of each stage that had one."""
+    stages = await _stages(client, name)
+    return [one for one in [await _rollout(client, _at(name, stage)) for stage in stages] if one]
+
+
+async def _rollout(client: Client, path: str) -> dict[str, Any] | None:
+    try:
+        return dict(await client.call("GET", path))
+    except Refused as refused:
+        if refused.status != 404:
+            raise
+        return None
+
+
+async def _stages(client: Client, name: str) -> list[str]:
+    """The stages with a stable release of an app, ascending. Raises NotFound where there is none."""
+    apps = (await client.call("GET", "/api/v1/apps"))["apps"]
+    stages: dict[str, int] = next((one["stages"] for one in apps if one["app"] == name), {})
+    if not stages:
+        raise NotFound(f"{name} has no stable release in any stage: promote one first.")
+    return [stage for stage in STAGES if stage in stages]
+
+
+def _at(name: str, stage: str) -> str:
+    if stage not in STAGES:
         raise InvalidInput(f"--stage: {stage!r} is not one of {', '.join(STAGES)}.")
-    if not stage:
-        apps = (await client.call("GET", "/api/v1/apps"))["apps"]
-        stages: dict[str, int] = next((one["stages"] for one in apps if one["app"] == name), {})
-        stage = next((s for s in reversed(STAGES) if s in stages), "")
-        if not stage:
-            raise NotFound(f"{name} has no stable release in any stage: promote one first.")
     return f"/api/v1/apps/{name}/stages/{stage}/rollout"
 
 
 def _say(found: dict[str, Any], json: bool) -> None:
     if json:
         output.document(found)
-        return
-    for line in _told(found):
-        output.say(line)
-    rows = [one for one in found["guardrails"] if one["e_value"] != 1 or one["candidate"] or one["stable"]]
-    if rows:
-        output.say("")
-        output.table([{**one, "e_value": _number(one["e_value"])} for one in rows], _COLUMNS)
-    output.say("")
-    output.table([{**one, "at": one["at"][:19]} for one in found["decisions"]], ("at", "action", "by", "reason"))
+    else:
+        output.put(output.page(list(_view(found))))
+
+
+def _view(found: Mapping[str, Any]) -> Iterator[str | Table]:
+    """A rollout for a person: where it stands, what speaks against it and for it, both arms, every decision."""
+    needed = found["combined"]["needed"]
+    yield _line(found)
+    if found["state"] in _ACTIVE:
+        yield f"steps     {_steps(found)}"
+        yield f"deadline  {_moment(found['deadline'])} UTC"
+    if found["waiting"]:
+        yield f"waiting   {found['waiting']}"
+    yield ""
+    combined = found["combined"]["e_value"]
+    course = sparkline(found["history"])
+    yield f"against it  {bar(combined, needed)} {_number(combined)}, rolled back at {needed:g}  {course}"
+    spoke = [one for one in found["guardrails"] if one["e_value"] != 1 or one["candidate"] or one["stable"]]
+    heaviest = sorted(spoke, key=lambda one: -one["weight"] * one["e_value"])[:_SHOWN]
+    if heaviest:
+        yield output.grid([_guardrail(one) for one in heaviest], _COLUMNS)
+    yield ""
+    yield f"no worse, each to reach {needed:g} in the last step"
+    yield output.grid([_criterion(one) for one in found["criteria"]], ("criterion", "margin", "shown", "e_value"))
+    yield ""
+    yield output.grid(list(_arms(found)), ("arm", "calls", "answered", "bad events", "scores"))
+    yield ""
+    said = [{**one, "at, UTC": _moment(one["at"])} for one in found["decisions"]]
+    yield output.grid(said, ("at, UTC", "action", "by", "reason"))
 
 
 _COLUMNS = ("name", "weight", "e_value", "candidate", "stable", "threshold")
 
 
-def _told(found: dict[str, Any]) -> Iterator[str]:
-    """A rollout in lines for a person."""
-    yield _line(found)
-    if found["waiting"]:
-        yield f"waiting    {found['waiting']}"
-    combined = found["combined"]
-    against = f"{_number(combined['e_value'])} of {combined['needed']:g}"
-    yield f"against it {against}  {sparkline(found['history'])}"
-    criteria = "  ".join(f"{one['name']} {_number(one['e_value'])}" for one in found["criteria"])
-    yield f"no worse   {criteria}  (each of {combined['needed']:g})"
-
-
-def _line(found: dict[str, Any]) -> str:
-    steps, exposure = found["plan"]["steps"], found["exposure"]
-    place = f"step {found['step'] + 1} of {len(steps)}, " if found["state"] in _ACTIVE else ""
+def _line(found: Mapping[str, Any]) -> str:
+    place = f", {_percent(found['weight'])} of the traffic" if found["state"] in _ACTIVE else ""
+    calls = found["exposure"]
     return (
         f"{found['app']}@{found['release']} beside {found['app']}@{found['stable']} in {found['stage']}: "
-        f"{found['state']}, {place}{found['weight']:.3g} of the traffic, "
-        f"{exposure['candidate']} calls against {exposure['stable']}"
+        f"{found['state'].replace('_', ' ')}{place}, {calls['candidate']:,} calls against {calls['stable']:,}"
     )
+
+
+def _steps(found: Mapping[str, Any]) -> str:
+    """`1 % ✓  5 % ━━━━╌╌ 40 of 100 calls  25 %`."""
+    told, calls = [], found["exposure"]
+    for number, share in enumerate(found["plan"]["steps"]):
+        done = " ✓" if number < found["step"] else ""
+        if number == found["step"]:
+            share_of_calls = min(1.0, calls["in_this_step"] / calls["needed"]) if calls["needed"] else 1.0
+            done = f" {_filled(share_of_calls)} {calls['in_this_step']:,} of {calls['needed']:,} calls"
+        told.append(_percent(share) + done)
+    return "  ".join(told)
+
+
+def _guardrail(one: Mapping[str, Any]) -> dict[str, Any]:
+    threshold = None if one["threshold"] is None else _number(one["threshold"])
+    return {**one, "weight": _number(one["weight"]), "e_value": _number(one["e_value"]), "threshold": threshold}
+
+
+def _criterion(one: Mapping[str, Any]) -> dict[str, Any]:
+    shown = bar(one["e_value"], one["needed"])
+    return {"criterion": one["name"], "margin": one["margin"], "shown": shown, "e_value": _number(one["e_value"])}
+
+
+def _arms(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for arm, counts in found["arms"].items():
+        bad = [
+            f"{name} {count:,} ({_percent(count / max(1, counts['calls']))})"
+            for name, count in counts["events"].items()
+        ]
+        means = [f"{name} {total / counts['measured'][name]:.2f}" for name, total in counts["scores"].items()]
+        yield {"arm": arm, "calls": counts["calls"], "answered": counts["answered"], "bad events": bad, "scores": means}
 
 
 def sparkline(history: Sequence[float]) -> str:
     """The last points of log10 of an e-value, from 1 and below (▁) to 100 and above (█)."""
     points = list(history)[-_SPARKS:]
     return "".join(_BARS[min(len(_BARS) - 1, max(0, math.floor(point / 2 * (len(_BARS) - 1))))] for point in points)
+
+
+def bar(e_value: float, needed: float) -> str:
+    """How far an e-value has come from 1 to what is needed, on a log axis."""
+    return _filled(math.log(max(e_value, 1.0)) / math.log(needed))
+
+
+def _filled(share: float) -> str:
+    done = math.floor(_WIDTH * min(1.0, share))
+    return "━" * done + "╌" * (_WIDTH - done)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def _moment(at: str) -> str:
+    return at[:19].replace("T", " ")
 
 
 def _number(value: float) -> str:

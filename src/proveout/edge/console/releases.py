@@ -72,7 +72,7 @@ async def show_release(request: Request) -> Response:
         release = here.directory().releases.get((caller.key.workspace, app, number))
         if release is None:
             raise NotFound(f"There is no release {app}@{number}.")
-        checked, found, evaluations = await _shown(here, caller, release)
+        checked, found, evaluations, judged = await _shown(here, caller, release)
     except ProveoutError as error:
         return shell.refused(error, caller, "Not here, or not for your key")
     return shell.page(
@@ -86,18 +86,21 @@ async def show_release(request: Request) -> Response:
         evidence=found,
         evaluations=evaluations,
         scores=_scores(evaluations),
+        judged=judged,
         authors={k.id: k.name for k in here.directory().keys.values() if k.workspace == caller.key.workspace},
     )
 
 
 async def _shown(
     here: Gateway, caller: Principal, release: Release
-) -> tuple[Mapping[StageName, Sequence[tuple[Criterion, str]]], Sequence[Evidence], Sequence[Row]]:
+) -> tuple[Mapping[StageName, Sequence[tuple[Criterion, str]]], Sequence[Evidence], Sequence[Row], Row | None]:
     async with here.store.within(caller.scope) as session:
         checked = {stage: await here.routes.gate.check(session, release, stage) for stage in STAGES}
         found = await evidence.of_release(session, here.log_keys, release)
         rows = await session.fetch("evaluations.list", app=release.app, limit=_EVALUATIONS)
-    return checked, found, [row for row in rows if row["release"] == release.number]
+        judged = await session.fetch("judgements.of_app", app=release.app)
+    mine = [row for row in rows if row["release"] == release.number]
+    return checked, found, mine, next((row for row in judged if row["release"] == release.number), None)
 
 
 def _apps(here: Gateway, caller: Principal) -> list[Listed]:

@@ -16,7 +16,8 @@ _LOWEST = -1.0  # of the axis, in powers of ten
 _ROOM = 0.5  # above the threshold
 _ACTIVE = ("running", "paused", "frozen")
 _ORDERS = {"running": ("pause", "promote", "abort"), "paused": ("resume", "promote", "abort")}
-_COMPARED = ("errors", "unsupported", "refused", "guarded", "left", "feedback")
+_COMPARED = ("errors", "unsupported", "refused", "guarded", "tool_errors", "left", "feedback")
+_SCORES = {"score": "feedback's score", "judge": "the judge", "advice": "a judge that does not decide"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Shown:
     about: Mapping[str, Any]
     evidence: Evidence
     compared: Sequence[tuple[str, int, int]]  # name, candidate, stable
+    scores: Sequence[tuple[str, float | None, float | None]]  # whose; the candidate's mean, the stable's
+    criteria: Sequence[tuple[Mapping[str, Any], float]]  # each with how far it is shown, 0 to 1, on a log axis
     orders: Sequence[str]
 
 
@@ -53,9 +56,22 @@ def _shown(about: Mapping[str, Any], may_order: bool) -> Shown:
         for name in _COMPARED
         if name in candidate["events"] or name in stable["events"]
     ]
+    means = [(label, _mean(candidate, name), _mean(stable, name)) for name, label in _SCORES.items()]
+    scores = [one for one in means if one[1:] != (None, None)]
+    criteria = [(one, shown_share(one["e_value"], one["needed"])) for one in about["criteria"]]
     active = about["state"] in _ACTIVE and may_order
     orders = _ORDERS.get(about["state"], ("resume", "promote", "abort")) if active else ()
-    return Shown(about, evidence(about["history"], about["combined"]["needed"]), compared, orders)
+    chart = evidence(about["history"], about["combined"]["needed"])
+    return Shown(about, chart, compared, scores, criteria, orders)
+
+
+def _mean(counts: Mapping[str, Any], name: str) -> float | None:
+    return counts["scores"][name] / counts["measured"][name] if name in counts["scores"] else None
+
+
+def shown_share(e_value: float, needed: float) -> float:
+    """How far an e-value has come from 1 to what is needed, 0 to 1 on a log axis."""
+    return round(min(1.0, math.log(max(e_value, 1.0)) / math.log(needed)), 3)
 
 
 def evidence(history: Sequence[float], needed: float) -> Evidence:

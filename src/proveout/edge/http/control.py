@@ -16,6 +16,7 @@ from proveout.domain import Principal, Right
 from proveout.edge.http import (
     costs,
     datasets,
+    drafts,
     evaluations,
     evidence,
     feedback,
@@ -23,6 +24,7 @@ from proveout.edge.http import (
     keeping,
     knowledge,
     ledger,
+    notify,
     problems,
     records,
     releases,
@@ -124,6 +126,7 @@ def control() -> FastAPI:
     app.include_router(keeping.router)
     app.include_router(knowledge.router)
     app.include_router(ledger.router)
+    app.include_router(notify.router)
     app.include_router(records.router)
     app.include_router(releases.router)
     app.include_router(rollouts.router)
@@ -131,6 +134,7 @@ def control() -> FastAPI:
     app.include_router(evidence.router)
     app.include_router(evaluations.router)
     app.include_router(datasets.router)
+    app.include_router(drafts.router)
     app.add_exception_handler(ProveoutError, _failed)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, problems.no_route)

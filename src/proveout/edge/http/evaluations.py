@@ -17,11 +17,11 @@ from proveout.edge.http.requests import gateway, principal
 from proveout.edge.wiring import EVALUATE
 from proveout.errors import Conflict, InvalidInput, NotFound
 from proveout.evals import report
-from proveout.evals.cases import read_cases, write_cases
-from proveout.evals.gather import Gather
+from proveout.evals.bias import variants
+from proveout.evals.cases import read_cases
 from proveout.evals.plan import Effort, plan
-from proveout.evals.runner import CONCURRENT, check_groups, is_random
-from proveout.releases.measure import report_of, scored_cases
+from proveout.evals.runner import CONCURRENT, RANDOM_REPEATS, check_groups, is_random
+from proveout.releases.findings import report_of, scored_cases
 from proveout.serving.resolve import find_release
 from proveout.store.pool import Row
 from proveout.store.sealing import seal, unseal
@@ -36,7 +36,6 @@ _FORMATS = {
     "json": ("application/json", report.as_json),
 }
 _STYLED_ALONE = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"  # the file carries its style
-_RANDOM_REPEATS = 3  # of each question, where the model samples
 
 
 class NewEvaluation(BaseModel):
@@ -82,42 +81,13 @@ async def create_evaluation(
             release=number,
             key=caller.key.id,
             dataset=seal(key, dataset.encode(), "dataset"),
-            repeats=body.repeats or (_RANDOM_REPEATS if is_random(release) else 1),
+            repeats=body.repeats or (RANDOM_REPEATS if is_random(release) else 1),
             baseline=body.baseline,
             budget_usd=body.budget_usd,
             golden=body.dataset is None and body.named is None,
             bias=body.bias,
         )
     return {"evaluation": evaluation, "job": await here.jobs.enqueue(EVALUATE, release.workspace, evaluation)}
-
-
-class NewDrafts(BaseModel):
-    """Where questions come from, and how many at most."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    source: Literal["documents", "feedback", "traffic"]
-    count: int = Field(default=20, ge=1, le=500)
-
-
-@router.post("/apps/{app}/releases/{number}/drafts")
-async def create_drafts(request: Request, caller: Caller, app: str, number: int, body: NewDrafts) -> Response:
-    """Cases for a person to review, as JSON lines: none counts before.
-
-    `documents`: questions that the release's model asks of them. `traffic`, `feedback`: users' questions, masked; for
-    holders of `requests:read` and `requests:replay` too, on record as opened.
-    """
-    keys.require(caller, Right.EVALUATIONS_RUN)
-    here, release = gateway(request), find(request, caller, app, number)
-    gather = Gather(here.store, here.keyring, here.rooms)
-    if body.source == "documents":
-        made = await gather.from_documents(caller, release, body.count)
-    else:
-        keys.require(caller, Right.REQUESTS_READ)
-        keys.require(caller, Right.REQUESTS_REPLAY)
-        draw = gather.from_traffic if body.source == "traffic" else gather.from_feedback
-        made = await draw(caller, release, body.count)
-    return Response(write_cases(made), media_type="application/x-ndjson")
 
 
 @router.get("/apps/{app}/releases/{number}/evaluations/plan")
@@ -148,7 +118,14 @@ async def plan_evaluation(
             past = [case["every_score"]["correct"] for case in scored if "correct" in case["every_score"]]
     if not is_random(release):
         past = past or [[1.0, 1.0]] * 2  # the same question gets the same answer: no noise between repeats
-    made = plan(effect, cases or len(golden) or None, past=past, effort=effort, concurrent=CONCURRENT)
+    made = plan(
+        effect,
+        cases or len(golden) or None,
+        past=past,
+        effort=effort,
+        concurrent=CONCURRENT,
+        biased=len(variants(golden)),
+    )
     return dict(msgspec.to_builtins(made))
 
 
@@ -156,11 +133,15 @@ async def plan_evaluation(
 async def list_evaluations(
     request: Request, caller: Caller, app: str, limit: Annotated[int, Query(ge=1, le=1000)] = 50
 ) -> dict[str, Any]:
-    """The evaluations of an app, newest first, with the summaries of those that are done."""
+    """The evaluations of an app, newest first, with the summaries of those that are done.
+
+    `judged`: by release, what its judge made of a sample of users' answers, as they came.
+    """
     keys.require(caller, Right.EVALUATIONS_RUN)
     async with gateway(request).store.within(caller.scope) as session:
         rows = await session.fetch("evaluations.list", app=app, limit=limit)
-    return {"evaluations": [dict(row) for row in rows]}
+        judged = await session.fetch("judgements.of_app", app=app)
+    return {"evaluations": [dict(row) for row in rows], "judged": [dict(row) for row in judged]}
 
 
 @router.get("/evaluations/{evaluation}")

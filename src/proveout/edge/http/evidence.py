@@ -60,7 +60,7 @@ async def attest(request: Request, caller: Caller, app: str, number: int, body: 
     What this server measures itself, and approvals, cannot be attested.
     """
     keys.require(caller, Right.EVIDENCE_ATTEST)
-    if body.kind in (evidence.EVALUATION, evidence.APPROVAL):
+    if body.kind in (evidence.EVALUATION, evidence.APPROVAL, evidence.REFRESH):
         raise InvalidInput(f"kind: {body.kind} is not attested: `proveout eval run`, `proveout release approve`.")
     here, release = gateway(request), find(request, caller, app, number)
     facts = body.model_dump(exclude={"kind", "verdict", "expires"}, exclude_none=True)
@@ -77,9 +77,9 @@ async def approve(request: Request, caller: Caller, app: str, number: int, body:
     """Approves the release for a stage, or refuses it. The word of its own author does not count, and is refused."""
     keys.require(caller, Right.RELEASES_APPROVE)
     here, release = gateway(request), find(request, caller, app, number)
-    if caller.key.id == release.author:
+    if caller.key.id in release.authors:
         raise InvalidInput(f"{release.label} was made with this key: somebody else must approve it.")
-    facts = {"stage": body.stage, "comment": body.comment}
+    facts = {"stage": body.stage, "comment": body.comment, "standard": evidence.standard(release.facts)}
     async with here.store.within(caller.scope) as session:
         found: evidence.Found = ("attested", body.verdict)
         made = await evidence.record(session, here.log_keys, release, evidence.APPROVAL, found, caller.key.id, facts)

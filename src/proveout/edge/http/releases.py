@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from proveout.access import keys
 from proveout.domain import Principal, Release, Right, StageName
@@ -15,10 +15,12 @@ from proveout.edge.http.bundles import finished, keep_bundle
 from proveout.edge.http.requests import gateway, principal
 from proveout.edge.wiring import CREATE_RELEASE
 from proveout.errors import NotFound
+from proveout.releases.derive import Wanted, derive
 from proveout.releases.diff import diff, read_documents
 
 router = APIRouter(prefix="/api/v1")
 Caller = Annotated[Principal, Depends(principal)]
+_REFRESHES = 50
 
 
 class Promotion(BaseModel):
@@ -29,6 +31,17 @@ class Promotion(BaseModel):
     break_glass: str = ""  # the reason for which it goes in without its evidence
 
 
+class Derivation(BaseModel):
+    """What is to differ from a release."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    latest: bool = False  # the newest snapshots, and the models as they are now
+    knowledge: dict[str, str] = Field(default_factory=dict)  # a snapshot's digest, or `latest`
+    model: str = ""
+    without: list[str] = Field(default_factory=list)  # `fallback`, `grounding`, `knowledge.NAME`
+
+
 class Rollback(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -36,7 +49,7 @@ class Rollback(BaseModel):
 
 
 @router.post("/apps/{app}/releases", status_code=201)
-async def createfind(request: Request, response: Response, caller: Caller, app: str) -> dict[str, Any]:
+async def create_release(request: Request, response: Response, caller: Caller, app: str) -> dict[str, Any]:
     """Makes a release of a bundle (a zip of the app's folder), or of `{"path"}` on the server's own disk.
 
     Answers once its knowledge is searchable: 201 for a new release, 200 when the same one exists.
@@ -78,12 +91,46 @@ async def list_releases(request: Request, caller: Caller, app: str) -> dict[str,
 
 
 @router.get("/apps/{app}/releases/{number}")
-async def showfind(request: Request, caller: Caller, app: str, number: int) -> dict[str, Any]:
+async def show_release(request: Request, caller: Caller, app: str, number: int) -> dict[str, Any]:
     """One release whole: its resolved manifest and its facts."""
     keys.require(caller, Right.RELEASES_READ)
     release = find(request, caller, app, number)
     manifest = msgspec.to_builtins(release.manifest)
     return {**_listed(request, release), "app": app, "manifest": manifest, "facts": release.facts}
+
+
+@router.post("/apps/{app}/releases/{number}/derivations", status_code=201)
+async def derive_release(
+    request: Request, response: Response, caller: Caller, app: str, number: int, body: Derivation
+) -> dict[str, Any]:
+    """Makes a release that differs from this one in what is named and in nothing else: 201, or 200 for one that exists.
+
+    `latest` pins the newest snapshots and takes the models as they are now; `knowledge` a snapshot of each base that it
+    names (its digest, or `latest`); `model` answers the calls that no condition catches; `without` switches off
+    `fallback`, `grounding` or `knowledge.NAME`.
+    """
+    keys.require(caller, Right.RELEASES_CREATE)
+    if not caller.may_ask(app):
+        raise NotFound(f"There is no release {app}@{number}.")
+    here, release = gateway(request), find(request, caller, app, number)
+    wanted = Wanted(body.latest, body.knowledge, body.model, body.without)
+    async with here.store.within(caller.scope) as session:
+        made = await derive(
+            session, caller.scope, release, wanted, here.rooms.catalogue, here.directory(), caller.key.id
+        )
+    await here.directory.refresh()
+    response.status_code = 201 if made.created else 200
+    return {"app": app, **msgspec.to_builtins(made)}
+
+
+@router.get("/apps/{app}/refreshes")
+async def list_refreshes(request: Request, caller: Caller, app: str) -> dict[str, Any]:
+    """The newest snapshots that stages of an app were offered because they follow them, newest first, and what came of
+    it."""
+    keys.require(caller, Right.RELEASES_READ)
+    async with gateway(request).store.within(caller.scope) as session:
+        rows = await session.fetch("refreshes.list", workspace=caller.key.workspace, app=app, limit=_REFRESHES)
+    return {"refreshes": [dict(row) for row in rows]}
 
 
 @router.get("/apps/{app}/releases/{number}/facts")
@@ -148,4 +195,5 @@ def find(request: Request, caller: Principal, app: str, number: int) -> Release:
 def _listed(request: Request, release: Release) -> dict[str, Any]:
     stages = gateway(request).directory().stages_of(release)
     created: datetime = release.created
-    return {"number": release.number, "digest": release.digest, "created": created, "stages": stages}
+    told = {"number": release.number, "digest": release.digest, "created": created, "stages": stages}
+    return {**told, "derived": release.facts.get("derived"), "follows": sorted(release.follows)}

@@ -23,6 +23,7 @@ from pathlib import Path
 from proveout import settings
 from proveout.access.keys import ensure_owner, new_key_text
 from proveout.domain import WORKSPACE
+from proveout.edge import mirror
 from proveout.edge.processes.supervisor import Process, Supervisor
 from proveout.engine.hub import fetch
 from proveout.engine.local import local_models
@@ -119,6 +120,7 @@ async def _start(plan: Plan, data: Path, door: socket.socket, supervisor: Superv
 async def _start_models(run: Path, environment: Mapping[str, str], supervisor: Supervisor) -> None:
     """The model processes, as many of each as configured, and the engine that they serve. Raises StartRefused."""
     told = settings.read(environment)
+    mirror.check(told.mlflow)
     await asyncio.to_thread(fetch, told)
     models = await asyncio.to_thread(local_models, told)
     arguments: list[str] = []

@@ -8,14 +8,14 @@ select id, workspace, name, role, digest, groups, apps, models from keys where r
 
 -- name: configuration.releases (unscoped)
 -- Every release of every workspace, with the newest version of its facts.
-select r.workspace, r.app, r.number, r.digest, r.manifest, f.facts, r.created, r.author
+select r.workspace, r.app, r.number, r.digest, r.manifest, f.facts, r.created, r.author, r.origins
 from releases r cross join lateral (
     select facts from facts f where (f.workspace, f.app, f.release) = (r.workspace, r.app, r.number)
     order by version desc limit 1) f;
 
 -- name: configuration.routes (unscoped)
--- Which release each stage serves, and its candidate.
-select workspace, app, stage, stable, since, candidate, weight, salt, pilots, rollout from routes;
+-- Which release each stage serves, its candidate, and which release that replaced.
+select workspace, app, stage, stable, since, candidate, weight, salt, pilots, rollout, retired from routes;
 
 -- name: workspaces.ensure (unscoped)
 -- Makes a workspace once; its secret keys term hashes and signs sessions.

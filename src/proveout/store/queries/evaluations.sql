@@ -38,6 +38,19 @@ insert into delivered (workspace, asked, question, seed, sealed, cost_usd)
 values (%(workspace)s, %(asked)s, %(question)s, %(seed)s, %(sealed)s, %(cost)s)
 on conflict do nothing;
 
+-- name: drafts.insert (scoped)
+-- Questions that are to be drafted of a release's documents.
+insert into drafts (id, workspace, app, release, key, count, budget_usd)
+values (%(id)s, %(workspace)s, %(app)s, %(release)s, %(key)s, %(count)s, %(budget_usd)s);
+
+-- name: drafts.get (scoped)
+-- What is to be drafted for whom; what was, once it is done.
+select app, release, key, count, budget_usd, sealed from drafts where id = %(id)s;
+
+-- name: drafts.finish (scoped)
+-- The drafts themselves.
+update drafts set sealed = %(sealed)s where id = %(id)s;
+
 -- name: drafts.traffic (scoped)
 -- Users' requests to an app, drawn at random, whose content is still kept.
 select p.request from payloads p join intents i using (request) join completions c using (request)
@@ -70,3 +83,37 @@ where app = %(app)s order by name, version desc;
 select name, version, digest, cases, counted, author, created, sealed from datasets
 where app = %(app)s and name = %(name)s and (%(version)s::integer is null or version = %(version)s)
 order by version desc limit 1;
+
+-- name: evaluations.judge (scoped)
+-- Whether a judge may decide, as the newest evaluation of an app that has measured it says.
+select (summary -> 'judge' ->> 'decides')::boolean as decides from evaluations
+where app = %(app)s and summary -> 'judge' ->> 'digest' = %(digest)s order by created desc limit 1;
+
+-- name: judgements.draw (scoped)
+-- Draws users' answered requests since a time for the judges of their releases, those answered first, each but once.
+with drawn as (
+    insert into judgements (request, workspace, model)
+    select p.request, i.workspace, s.model
+    from payloads p join intents i using (request) join completions c using (request)
+    join jsonb_to_recordset(%(shares)s) as s(app text, release integer, share double precision, model text)
+      on (s.app, s.release) = (i.app, i.release)
+    where p.workspace = (select scope_workspace()) and p.at > %(since)s
+      and i.purpose = 'request' and c.outcome = 'answered'
+      and ('x' || left(encode(sha256(convert_to('judge ' || p.request, 'UTF8')), 'hex'), 8))::bit(32)::bigint
+          < s.share * 4294967296
+      and not exists (select from judgements j where j.request = p.request)
+    order by p.at, p.request limit %(limit)s
+    on conflict do nothing returning request)
+select request, app, release, arm from drawn join intents using (request);
+
+-- name: judgements.put (scoped)
+-- What a judge made of an answer that was drawn for it.
+update judgements set score = %(score)s, decides = %(decides)s, cost_usd = %(cost)s, at = now()
+where request = %(request)s;
+
+-- name: judgements.of_app (scoped)
+-- What judges made of users' answers by an app, by release, the newest first. Drawn ones without a score are under way,
+-- failed, or were not understood.
+select i.release, count(*) as drawn, count(j.score) as judged, avg(j.score) as mean, stddev_samp(j.score) as spread,
+       coalesce(sum(j.cost_usd), 0) as usd, max(j.at) as newest
+from judgements j join intents i using (request) where i.app = %(app)s group by i.release order by i.release desc;

@@ -124,6 +124,18 @@ left join versions v on v.id = m.version
 where s.workspace = %(workspace)s and s.knowledge = %(knowledge)s and s.digest = %(snapshot)s
 group by s.documents;
 
+-- name: snapshots.figures (scoped)
+-- What tells a sound snapshot from a broken one: how many documents it was made of and could not be read, and of each that
+-- is still there its digest, its chunks and its readers.
+select s.documents, jsonb_array_length(s.problems) as unread,
+       coalesce(jsonb_object_agg(v.document, jsonb_build_array(v.digest, v.chunks, v.readers)) filter (where v.id is not null),
+                '{}') as members
+from snapshots s
+left join members m on (m.workspace, m.knowledge) = (s.workspace, s.knowledge) and m.born <= s.serial and m.died > s.serial
+left join versions v on v.id = m.version
+where s.workspace = %(workspace)s and s.knowledge = %(knowledge)s and s.digest = %(snapshot)s
+group by s.workspace, s.knowledge, s.digest;
+
 -- name: segments.insert (scoped)
 -- A new segment of a base's lexical index.
 insert into segments (workspace, knowledge, size, chunks, versions, lengths)

@@ -4,7 +4,8 @@ select pg_try_advisory_xact_lock(hashtextextended(%(workspace)s || '/' || %(app)
 
 -- name: routes.set_candidate (unscoped)
 -- Gives a stage a candidate; answers with how many stages that were.
-update routes set candidate = %(candidate)s, weight = %(weight)s, salt = %(salt)s, pilots = %(pilots)s, rollout = %(rollout)s
+update routes set candidate = %(candidate)s, weight = %(weight)s, salt = %(salt)s, pilots = %(pilots)s,
+       rollout = %(rollout)s, retired = jsonb_set(retired, '{until}', to_jsonb(now()))
 where workspace = %(workspace)s and app = %(app)s and stage = %(stage)s;
 
 -- name: routes.set_weight (unscoped)
@@ -16,6 +17,26 @@ where workspace = %(workspace)s and app = %(app)s and stage = %(stage)s and roll
 -- Takes the candidate of a rollout away, and with it the salt of its draws.
 update routes set candidate = null, weight = 0, salt = null, pilots = null, rollout = null
 where workspace = %(workspace)s and app = %(app)s and stage = %(stage)s and rollout = %(rollout)s;
+
+-- name: routes.retire (unscoped)
+-- Lets the conversations of a rollout that has promoted its candidate stay on the stable release for so many seconds,
+-- and forgets those of the one before.
+with gone as (
+    delete from assignments a using routes r
+    where r.workspace = %(workspace)s and r.app = %(app)s and r.stage = %(stage)s and a.rollout = r.retired ->> 'rollout')
+update routes set retired = jsonb_build_object(
+    'release', stable, 'rollout', rollout, 'salt', salt, 'until', now() + make_interval(secs => %(seconds)s))
+where workspace = %(workspace)s and app = %(app)s and stage = %(stage)s and rollout = %(rollout)s;
+
+-- name: routes.let_go (unscoped)
+-- Forgets retired releases whose time has come, and what held conversations to them.
+with past as (
+    select workspace, app, stage, retired ->> 'rollout' as rollout from routes
+    where (retired ->> 'until')::timestamptz < now() for update skip locked),
+gone as (
+    update routes r set retired = null from past p
+    where (r.workspace, r.app, r.stage) = (p.workspace, p.app, p.stage))
+delete from assignments a using past p where a.rollout = p.rollout;
 
 -- name: routes.stable (unscoped)
 -- The stable release of a stage.
@@ -33,9 +54,10 @@ on conflict (rollout, conversation) do update set arm = assignments.arm
 returning arm, weight;
 
 -- name: assignments.forget (unscoped)
--- What held conversations to their arms, and users to their first exposure, of a rollout that has ended.
+-- What held users to their first exposure, and conversations to their arms, of a rollout that has ended: but for those on
+-- the stable arm where `stay`.
 with units as (delete from exposures where rollout = %(rollout)s)
-delete from assignments where rollout = %(rollout)s;
+delete from assignments where rollout = %(rollout)s and not (%(stay)s and arm = 'stable');
 
 -- name: exposures.get (unscoped)
 -- These units, as far as the rollout has met them.
@@ -95,15 +117,20 @@ from decisions where rollout = %(rollout)s;
 select number, at, action, by, reason, facts from decisions where rollout = %(rollout)s order by number desc;
 
 -- name: readings.since (scoped)
--- What entered the log after a position and tells of an app's stage: requests that began or ended, and feedback on them;
--- of those whose arm was drawn. In the log's order, so that nothing is seen twice or never.
+-- What entered the log after a position and tells of an app's stage: requests that began, ended or were lost, feedback
+-- on them and judgements of them; of those whose arm was drawn. In the log's order, so that nothing is seen twice or
+-- never. The end of a request that was taken for lost comes too late: it counts as lost.
 select e.kind, e.at, e.facts, i.arm, i.weight, i.unit, c.outcome, c.grounded, c.quoted,
-       c.completion_tokens, c.cost_usd, c.first_sentence_ms, c.total_ms, c.decision -> 'verdicts' as verdicts
+       c.completion_tokens, c.cost_usd, c.first_sentence_ms, c.total_ms, c.decision -> 'verdicts' as verdicts,
+       c.decision -> 'tools' as tools
 from events e
 join intents i on i.request = coalesce(e.request, e.facts ->> 'request')
 left join completions c on c.request = i.request and e.kind = 'serving:request:ended'
 where e.workspace = (select scope_workspace()) and e.position > %(after)s and e.position <= %(until)s
-  and e.kind in ('serving:request:begun', 'serving:request:ended', 'serving:feedback:given')
+  and e.kind in ('serving:request:begun', 'serving:request:ended', 'serving:request:lost', 'serving:feedback:given',
+                 'evals:answer:judged')
+  and not (e.kind = 'serving:request:ended' and exists (
+      select from events l where l.request = e.request and l.kind = 'serving:request:lost' and l.position < e.position))
   and i.app = %(app)s and i.stage = %(stage)s and i.purpose = 'request' and i.weight is not null
   and i.begun >= %(started)s
 order by e.position;
@@ -124,7 +151,7 @@ order by i.begun desc limit %(limit)s;
 -- name: readings.baseline (scoped)
 -- How a stage's stable release has ended users' requests since a time, the newest first.
 select i.begun, c.outcome, c.grounded, c.quoted, c.completion_tokens, c.cost_usd, c.first_sentence_ms, c.total_ms,
-       c.decision -> 'verdicts' as verdicts
+       c.decision -> 'verdicts' as verdicts, c.decision -> 'tools' as tools
 from intents i join completions c using (request)
 where i.workspace = (select scope_workspace()) and i.app = %(app)s and i.stage = %(stage)s and i.release = %(release)s
   and i.purpose = 'request' and i.begun > now() - make_interval(days => %(days)s)

@@ -1,0 +1,37 @@
+"""Whether a call of a tool, as the model wrote it, can be carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+
+from proveout.ledger.decision import ToolFault
+
+# Schemas come from strangers: no pattern may take longer than its text is long, and nothing is fetched.
+_PATTERNS = jsonschema_rs.RegexOptions(size_limit=1_000_000)
+
+
+def fault(offered: Any, name: str, arguments: str) -> ToolFault | None:
+    """What is wrong with a call of one of the `offered` tools (OpenAI's `tools`); None: nothing.
+
+    A schema that is none itself says nothing against the call.
+    """
+    functions = [tool["function"] for tool in offered or () if isinstance(tool.get("function"), Mapping)]
+    function = next((one for one in functions if one.get("name") == name), None)
+    if function is None:
+        return "unknown"
+    try:
+        given = msgspec.json.decode(arguments)
+    except (msgspec.DecodeError, RecursionError):
+        return "json"
+    parameters = function.get("parameters")
+    schema = {"type": "object", **(parameters if isinstance(parameters, Mapping) else {})}
+    try:
+        validator = jsonschema_rs.validator_for(schema, pattern_options=_PATTERNS, offline=True)
+        fits = validator.is_valid(given)
+    except ValueError:
+        fits = isinstance(given, dict)
+    return None if fits else "schema"
