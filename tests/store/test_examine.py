@@ -38,9 +38,7 @@ def test_the_embedded_database_is_fit(dsn: str) -> None:
 def test_a_target_that_takes_no_notifications(dsn: str, administrator: Callable[[str], None]) -> None:
     administrator("insert into proveout.workspaces values ('default', 's')")
     columns = "(workspace, name, position, failing, error)"
-    administrator(
-        f"insert into proveout.followers {columns} values ('default', 'chat x', 1, now(), 'it answered 500')"
-    )
+    administrator(f"insert into proveout.followers {columns} values ('default', 'chat x', 1, now(), 'it answered 500')")
     (found,) = [check for check in asyncio.run(examine(dsn, ["chat x"])) if check.name == "notifications"]
     assert found.state == "warn" and "chat x, since 2" in found.found and "it answered 500" in found.found
     (found,) = [check for check in asyncio.run(examine(dsn, ["chat y"])) if check.name == "notifications"]

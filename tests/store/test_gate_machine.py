@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -49,6 +50,8 @@ PEOPLE = {
 AUTHOR = "olga"
 SYSTEM = Scope.system("red", "rollouts")
 PLAN = {"steps": [0.5], "minimum": {"calls": 20}, "seconds_per_step": 0, "margins": {"bad_events": 0.3, "latency": 0.3}}
+DEMANDED = ["evaluation", "targets", "beta", "drill", "approval"]
+DOORS = ["promote", "start", "order", "tick"]
 REASON = "the other release leaks data, and its fix cannot wait"
 
 people, numbers = st.sampled_from(sorted(PEOPLE)), st.sampled_from([1, 2, 3])
@@ -180,8 +183,8 @@ def machine(dsn: str, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStateMac
 
         @rule(
             number=numbers,
-            without=st.sampled_from(["", "", "evaluation", "targets", "beta", "drill", "approval"]),
-            door=st.sampled_from(["promote", "start", "order", "tick"]),
+            without=st.sampled_from(["", *DEMANDED]),
+            door=st.sampled_from(DOORS),
         )
         def all_but(self, number: int, without: str, door: str) -> None:
             """All that production demands but one thing, then straight to one of its doors. Before those at the end of
@@ -212,10 +215,6 @@ def machine(dsn: str, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStateMac
                 self.order("production", "promote", "opi")
             else:
                 (self.promote if door == "promote" else self.start)(number, "production", "opi")
-
-        @rule(number=numbers, door=st.sampled_from(["order", "tick"]))
-        def roll_out(self, number: int, door: str) -> None:
-            self.all_but(number, "", door)
 
         @rule(number=numbers)
         def forge(self, number: int) -> None:
@@ -353,6 +352,21 @@ def machine(dsn: str, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStateMac
             assert let_in == self.rolling
 
     return Doors
+
+
+def test_every_door_asks_for_everything(dsn: str) -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        for door, without in itertools.product(DOORS, ["", *DEMANDED]):
+            doors: Any = machine(dsn, loop)()
+            doors.begin()
+            doors.all_but(1, without, door)
+            doors.a_stage_serves_what_came_through_its_gate()
+            stable, candidate = doors.tenures["production"][-1:] == [(1, False)], doors.rolling.get("production") == 1
+            assert (candidate if door == "start" else stable) == (not without), (door, without)
+            doors.teardown()
+    finally:
+        loop.close()
 
 
 def test_no_way_into_a_stage_without_its_evidence(dsn: str) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import ParamSpec, TypeVar
 
 import psycopg
 import pytest
 
+from bases import Bases
 from proveout.access.rights import ROLES
 from proveout.configfile import TOPICS, Topic
 from proveout.domain import (
@@ -27,7 +29,10 @@ from proveout.domain import (
 from proveout.edge.notify.messages import Notification
 from proveout.edge.notify.outbox import Outbox, Patience, states
 from proveout.edge.notify.targets import Target, Undelivered
+from proveout.errors import NotFound
+from proveout.jobs.runtime import Steps
 from proveout.ledger.integrate import Integrator, LogKeys
+from proveout.releases.create import Sync
 from proveout.releases.gate import Gate
 from proveout.releases.policy import read_policy
 from proveout.releases.routes import Routes
@@ -35,8 +40,10 @@ from proveout.store.events import Kind, note
 from proveout.store.pool import Session, Store
 from proveout.store.sealing import Keyring
 
+P = ParamSpec("P")
+T = TypeVar("T")
 SYSTEM = Scope.system("default", "notifications")
-QUICK = Patience(first=0.01, most=0.02, lease=0.2)
+QUICK = Patience(first=0.01, most=0.02)
 Hook = Callable[[Notification], Awaitable[None]]
 
 
@@ -88,6 +95,11 @@ class World:
         while await self.integrator.integrate(SYSTEM):
             pass
 
+    async def end_lease(self) -> None:
+        """As if so much time had passed that whoever was sending must be dead."""
+        async with self.store.within(SYSTEM) as session:
+            await session._connection.execute("update proveout.followers set due = now()")
+
     async def events(self, kind: Kind) -> list[dict[str, object]]:
         async with self.store.within(SYSTEM) as session:
             query = "select facts from proveout.events where kind = %s order by id"
@@ -121,7 +133,7 @@ def run(dsn: str, work: Callable[[World], Awaitable[None]]) -> None:
 
 async def drain(outbox: Outbox, channel: Channel, count: int) -> None:
     """Turns until so many have come, and for a moment longer."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while len(channel.came) < count:
             await outbox.turn(SYSTEM)
             await asyncio.sleep(0.005)
@@ -200,6 +212,7 @@ def test_who_dies_before_it_is_written_down_is_followed_by_the_same_id(dsn: str)
             await world.outbox(first).turn(SYSTEM)
         successor = world.outbox(second)
         assert not await successor.turn(SYSTEM)  # while the first may still be at it
+        await world.end_lease()
         await drain(successor, second, 1)
         assert [given.id for given in first.came] == [given.id for given in second.came]
 
@@ -222,7 +235,7 @@ def test_what_was_taken_is_not_sent_again_though_the_database_was_away(dsn: str)
             connection.execute("alter table proveout.gone rename to followers")
         channel.hook = _take
         await world.happen("b")
-        await asyncio.sleep(QUICK.lease)
+        await world.end_lease()
         await drain(outbox, channel, 2)
         assert channel.told == ["a", "b"]
 
@@ -240,7 +253,7 @@ def test_of_two_workers_one_sends(dsn: str) -> None:
         workers = [world.outbox(channel) for _ in range(3)]
 
         async def turns(outbox: Outbox) -> None:
-            for _ in range(60):
+            for _ in range(40):
                 await outbox.turn(SYSTEM)
                 await asyncio.sleep(0.002)
 
@@ -296,6 +309,27 @@ def test_a_rollback_by_hand_is_told_with_its_promotions_before(dsn: str) -> None
         (given,) = channel.came  # what enters poc is nobody's news, what leaves it is
         assert (given.type, given.app, given.stage) == ("rollback", "desk", "poc")
         assert given.title == "desk@2 was rolled back in poc" and "desk@1 serves poc again" in given.text
+
+    run(dsn, work)
+
+
+class InPlace(Steps):
+    async def run(self, name: str, step: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await step(*args, **kwargs)
+
+
+def test_a_sync_that_fails_is_told(dsn: str) -> None:
+    async def work(world: World) -> None:
+        bases = Bases(world.store, Keyring(bytes(32)))
+        channel = Channel()
+        outbox = world.outbox(channel)
+        await world.begin(outbox)
+        with pytest.raises(NotFound):
+            await Sync(world.store, bases.keyring, bases.ingester)(InPlace(SYSTEM), "bundle_gone", "handbook")
+        await world.integrate()
+        await drain(outbox, channel, 1)
+        assert channel.came[0].title == "The sync of the knowledge handbook failed"
+        assert "The uploaded app folder is gone" in channel.came[0].text
 
     run(dsn, work)
 

@@ -127,6 +127,7 @@ def test_the_service_role_can_neither_bypass_nor_rewrite(dsn: str) -> None:
             *("knowledge", "versions", "chunks", "snapshots", "members", "segments", "postings", "uploads"),
             *("sealing_keys", "bundles", "intents", "completions", "payloads", "evaluations", "evaluation_cases"),
             *("events", "tiles", "checkpoints", "witnesses", "holds", "datasets", "drafts", "delivered", "feedback"),
+            "judgements",
         }
         forced = connection.execute(
             "select relname from pg_class where relnamespace = 'proveout'::regnamespace and relrowsecurity"

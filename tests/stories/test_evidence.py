@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -111,6 +112,29 @@ def test_a_release_comes_to_production_with_its_evidence(
     events = call(server, "GET", "/log/events?kind=releases:evidence:recorded&limit=100")[1]["events"]
     signatures = {e["record"]["signature"] for e in events if e.get("record")}
     assert {e["signature"] for e in found} <= signatures or len(events) >= 4  # the newest may still wait
+
+
+def test_evidence_is_over_the_questions_and_targets_that_it_saw(
+    server: Server, app_folder: Callable[..., Path], keys: dict[str, str]
+) -> None:
+    """Golden questions and targets may change while the digest stays: then what was found out counts no longer."""
+    manifest = APP["app.yaml"].replace("app: numbers", "app: numbers-eased")
+    folder = app_folder({**APP, "app.yaml": manifest}, "eased")
+    release = create(server, folder)
+    assert server.cli("eval", "run", release).returncode == 0
+    promotions, approvals = "/apps/numbers-eased/promotions", "/apps/numbers-eased/releases/1/approvals"
+    assert call(server, "POST", approvals, {"stage": "production"}, keys["approver"])[0] == 201
+    (folder / "app.yaml").write_text(manifest.replace("0.8", "0.1"))
+    (folder / "golden.jsonl").write_text("\n".join(map(json.dumps, QUESTIONS[:20])))
+    assert create(server, folder) == release
+    for stage, criteria in (("beta", ["evaluation"]), ("production", ["evaluation", "approval"])):
+        refused = call(server, "POST", promotions, {"release": 1, "stage": stage}, keys["operator"])[1]["missing"]
+        said = {m["id"]: m["missing"] for m in refused}
+        assert all("other targets and golden questions" in said[f"{stage}.{name}"] for name in criteria)
+    run = server.cli("eval", "run", release, "--json")
+    summary = json.loads(run.stdout)["summary"]
+    assert run.returncode == 0 and (summary["cases"], summary["asked"]) == (20, 0)  # of the new ones; all are known
+    assert call(server, "POST", promotions, {"release": 1, "stage": "beta"}, keys["operator"])[0] == 200
 
 
 def test_a_worse_release_is_caught_compared_and_kept_out(
@@ -219,6 +243,13 @@ def test_who_asks_how_often_and_what_users_asked(
     (case,) = map(json.loads, written.read_text().splitlines())
     assert (case["question"], case["facts"]) == ("How many days of leave are there?", ["25 days"])
     assert case["documents"] == ["leave.md"] and case["origin"] == "documents" and "groups" not in case
+    mine = call(server, "POST", "/apps/faq/releases/1/drafts", {"source": "documents", "count": 1})[1]
+    for _ in range(100):
+        if call(server, "GET", f"/jobs/{mine['job']}")[1]["state"] not in ("waiting", "running"):
+            break
+        time.sleep(0.1)
+    assert call(server, "GET", f"/drafts/{mine['drafts']}")[1]["question"] == case["question"]
+    assert call(server, "GET", f"/drafts/{mine['drafts']}", key=keys["developer"])[0] == 404  # they quote documents
     none = server.cli("eval", "draft", asks, "--from", "traffic", "--to", str(tmp_path / "none"))
     assert none.returncode == 1 and not (tmp_path / "none").exists()
     path, body = "/apps/leave/releases/1/drafts", {"source": "traffic"}

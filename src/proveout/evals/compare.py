@@ -267,6 +267,10 @@ class _Group:
         elif self.p_adjusted <= ALPHA:
             verdict = "fail"
         open_ = verdict == "inconclusive" and complete
+        more_cases = _more_cases(pairs, alpha) if open_ else None
+        more_repeats = _more_repeats(pairs, alpha) if open_ else None
+        least = _detectable(pairs, alpha)
+        reason = self._reason(verdict, complete) + (_to_decide(more_cases, more_repeats, least) if open_ else "")
         return Difference(
             n=n,
             candidate=float(pairs.candidate.mean()),
@@ -277,10 +281,10 @@ class _Group:
             p=self.p,
             p_adjusted=self.p_adjusted,
             verdict=verdict,
-            reason=self._reason(verdict, complete),
-            detectable=_detectable(pairs, alpha),
-            more_cases=_more_cases(pairs, alpha) if open_ else None,
-            more_repeats=_more_repeats(pairs, alpha) if open_ else None,
+            reason=reason,
+            detectable=least,
+            more_cases=more_cases,
+            more_repeats=more_repeats,
             rare=self.rare,
             lost=lost,
         )
@@ -297,6 +301,13 @@ class _Group:
             "fail": "worse than chance explains",
             "inconclusive": f"neither shown to be worse nor to be within {within}",
         }[verdict]
+
+
+def _to_decide(cases: int | None, repeats: int | None, least: float | None) -> str:
+    """What would decide, and what harm these cases find."""
+    more = [f"{count} more {name}" for count, name in ((cases, "cases"), (repeats, "repeats")) if count]
+    decided = f"; {' or '.join(more)} would decide" if more else ""
+    return decided + (f"; harm of {least:.2g} or more is found" if least is not None else "")
 
 
 def _unmeasured(lost: int, rare: Rare | None) -> Difference:

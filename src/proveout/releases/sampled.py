@@ -65,7 +65,7 @@ class Sampling:
         release = self.rooms.directory().releases[scope.workspace, row["app"], row["release"]]
         try:
             payload, _ = await self.rooms.payloads.open(scope, row["request"], _SYSTEM)
-            judge, decides = await self._of(scope, release)
+            judge, digest, decides = await self._of(scope, release)
             question = next((m.content for m in reversed(payload.messages) if m.role == "user"), "")
             prompt = judge.prompt(question, "", payload.answer)
             said = [await self._ask(scope, judge, payload, prompt, seed) for seed in range(judge.repeats)]
@@ -82,12 +82,11 @@ class Sampling:
             await session.run("judgements.put", request=row["request"], **found)
             if score is not None:
                 about = {name: row[name] for name in ("request", "app", "release", "arm")}
-                digest = judge.digest(self.rooms.catalogue.digest(judge.model))
                 told = {"score": score, "decides": decides, "judge": judge.model, "digest": digest, "usd": cost}
                 await note(session, scope.workspace, Kind.ANSWER_JUDGED, _SYSTEM, {**about, **told})
 
-    async def _of(self, scope: Scope, release: Release) -> tuple[Judge, bool]:
-        """A release's judge, and whether an evaluation has shown that it may decide."""
+    async def _of(self, scope: Scope, release: Release) -> tuple[Judge, str, bool]:
+        """A release's judge, its digest, and whether an evaluation has shown that it may decide."""
         async with self.store.within(scope) as session:
             about = {"workspace": scope.workspace, "app": release.app, "number": release.number}
             row = await session.row("releases.golden", **about)
@@ -97,7 +96,7 @@ class Sampling:
             judge = msgspec.json.decode(unseal(key, row["judge"], "judge"), type=Judge)
             digest = judge.digest(self.rooms.catalogue.digest(judge.model))
             known = await session.row("evaluations.judge", app=release.app, digest=digest)
-        return judge, bool(known and known["decides"])
+        return judge, digest, bool(known and known["decides"])
 
     async def _ask(
         self, scope: Scope, judge: Judge, payload: Payload, prompt: str, seed: int

@@ -9,7 +9,7 @@ import pytest
 from bench.statistics import METRICS, caught, false_alarms, toxic_caught
 
 from proveout.evals.compare import Comparison, Metric, changed_most, compare, word_distance
-from proveout.evals.plan import answers_for_rare, enough_repeats, plan
+from proveout.evals.plan import Effort, answers_for_rare, enough_repeats, plan
 from proveout.evals.targets import judge_target, parse_target
 
 CORRECT = {"correct": Metric("correct", "binary", "higher", 0.05)}
@@ -172,7 +172,14 @@ def test_plans() -> None:
     assert made.repeats and not made.measured and made.answers == 240 * made.repeats
     steady = plan(0.1, 120, past=[[1.0, 1.0]] * 100)
     assert steady.repeats == 1 and steady.measured and len(steady.options) == 1
-    assert plan(0.02, 50).repeats is None  # then `options` says how many cases it takes
+    small = plan(0.02, 50, biased=7)
+    assert small.repeats is None and small.answers == min(option.answers for option in small.options)
+    assert (small.bias.questions, small.bias.answers % 7) == (7, 0) and plan(0.1, 120).bias.answers == 0
+    asked = plan(0.1, 120, biased=30, effort=Effort(seconds=4, usd=0.5, measured=True)).bias
+    assert asked.answers == 30 * (made.repeats or 0) and (asked.seconds, asked.usd) == (
+        asked.answers,
+        asked.answers / 2,
+    )
     assert plan(0.1).cases == plan(0.1).options[0].cases > 120
     assert (enough_repeats(0.1, 120, 0.1) or 99) < (enough_repeats(0.1, 120, 0.1, alpha=0.005) or 0)
     # by hand: 0.1 √120 = 1.095; 1.96 √(0.1 + 0.032) + 2.054 √0.032 = 1.080 with ten repeats, 1.109 with nine

@@ -77,6 +77,11 @@ def test_every_record_that_is_not_understood_is_named() -> None:
         import_cases(text + "\nnot json\n", "d.jsonl", "langfuse")
     said = caught.value.message.splitlines()
     assert sorted(line.split(": ")[0] for line in said) == [f"d.jsonl:{n}" for n in (2, 3, 4, 5)]
+    with pytest.raises(InvalidInput, match=r"d:1: no question was found"):
+        import_cases('{"nonsense": 1}', "d", "openai")
+    with pytest.raises(InvalidInput, match=r"d:1: nothing says what a right answer holds"):
+        import_cases('{"inputs": {"ticket": "Where?"}}', "d", "mlflow", reviewed="Ann")
+    assert import_cases('{"inputs": {"ticket": "Where?"}}', "d", "mlflow")[0].question == "Where?"
     with pytest.raises(InvalidInput, match=r"d\.json: "):
         import_cases("[1,", "d.json", "langfuse")
 

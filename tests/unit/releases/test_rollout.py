@@ -83,11 +83,19 @@ def test_users_with_broken_clients_are_no_evidence_against_a_candidate() -> None
     assert {end.state for end in many} == {"rolled_back"}
 
 
-def test_few_users_who_keep_their_arm_are_enough_once_the_weight_rises() -> None:
-    """At 10 % five of fifty users meet the candidate: as many coins, whatever they ask."""
-    rising = plan(steps=["10%", "25%", "50%"], minimum={"calls": 100})
-    ends = runs(8, broken(errors=0.5), 3000, traffic=Traffic(users=50), plan=rising, every=20)
-    assert [end.state for end in ends].count("rolled_back") >= 7
+def test_four_users_whom_every_answer_fails_are_enough() -> None:
+    """What happens to everybody once hardly happens twice in a row."""
+
+    def after(users: str) -> Machine:
+        units: Units = {}
+        made = machine()
+        right, failed = ({**NOTHING, "errors": value} for value in (0.0, 1.0))
+        served = [Reading(False, 0.1, 0.0, f"u{n % 45}", True, True, failed if n == 7 else right) for n in range(450)]
+        told(made, served, units=units)
+        told(made, [Reading(True, 0.1, 0.0, user, True, True, failed) for user in users * 2], units=units)
+        return made
+
+    assert (after("abc").state, after("abcd").state) == ("running", "rolled_back")
 
 
 def test_one_user_with_a_broken_client_is_no_more_than_the_draw_that_he_is() -> None:

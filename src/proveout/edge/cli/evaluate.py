@@ -357,12 +357,10 @@ def _say_comparison(summary: Mapping[str, Any]) -> None:
                 "difference": f"{overall['difference']:+.3f}",
                 "95 %": _range(overall["low"], overall["high"]),
                 "verdict": overall["verdict"],
+                "decided by": _decided_by(overall),
             }
         )
-    output.table(rows, ("compared", summary["baseline"], "now", "difference", "95 %", "verdict"))
-    for compared in summary["comparison"]["metrics"]:
-        if more := _decided_by(compared["overall"]):
-            output.say(f"{compared['metric']['name']} would be decided by {more}")
+    output.table(rows, [*rows[0]] if rows else [])
     worst = summary["comparison"]["worst_slice"]
     if worst:
         output.say(

@@ -38,17 +38,26 @@ def check(folder: Folder, json: output.AsJson = False) -> None:
         for document in case.documents
         if document not in names
     ]
+    labels = read.judge.labels if read.judge else []
+    strays = {label.case for label in labels if label.case} - {case.id for case in cases}
+    unknown += [f"a label names the case {case!r}: no golden question has this id" for case in sorted(strays)]
     problems = unknown + asyncio.run(_unreadable(read.sources))
     if json:
         output.document(
-            {"app": read.declared.app, "documents": len(names), "questions": len(cases), "problems": problems}
+            {
+                "app": read.declared.app,
+                "documents": len(names),
+                "questions": len(cases),
+                "labels": len(labels),
+                "problems": problems,
+            }
         )
     else:
         for problem in problems:
             output.warn(problem)
-        output.say(
-            f"{read.declared.app}: {len(names)} documents, {len(cases)} golden questions, {len(problems)} problems"
-        )
+        labelled = f", {len(labels)} labels of answers" if read.judge else ""
+        counted = f"{len(names)} documents, {len(cases)} golden questions{labelled}"
+        output.say(f"{read.declared.app}: {counted}, {len(problems)} problems")
     if problems:
         raise typer.Exit(1)
 

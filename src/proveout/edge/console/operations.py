@@ -20,6 +20,7 @@ from proveout.domain import STAGES, Outcome, Principal, Release, Right, Route
 from proveout.edge.console import charts, rollouts, shell
 from proveout.edge.http import health
 from proveout.edge.http.requests import gateway, principal
+from proveout.edge.notify.outbox import states
 from proveout.edge.wiring import Gateway
 from proveout.engine.catalogue import ECHO, LOCAL
 from proveout.errors import InvalidInput, NotFound, ProveoutError, Unauthenticated, Unavailable
@@ -131,6 +132,7 @@ class Numbers:
     asked: Mapping[str, Row]  # of each model
     requests: Sequence[Row]
     rollouts: Sequence[rollouts.Shown]
+    untold: Sequence[Mapping[str, Any]]  # targets of notifications that do not take them
 
 
 async def operations(request: Request) -> Response:
@@ -221,6 +223,7 @@ async def _numbers(
         since=times.get("since"),
         until=times.get("until"),
     )
+    targets = await states(here.store, scope, here.targets)
     return Numbers(
         database=database,
         load=await report.load(here.store, scope, since, period.step, period.windows),
@@ -228,6 +231,7 @@ async def _numbers(
         asked=await report.models(here.store, scope, now() - _SEEN),
         requests=await here.rooms.journal.newest(scope, _LISTED + 1, which, before=times.get("before")),
         rollouts=await rollouts.shown(here, caller),
+        untold=[target for target in targets if target["error"]],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
+import os
 import smtplib
 import ssl
 import time
@@ -125,7 +126,7 @@ class Mail:
             raise Undelivered(_said(error.smtp_code, error.smtp_error)) from None
         except smtplib.SMTPRecipientsRefused as error:
             raise Undelivered("; ".join(_said(*answer) for answer in error.recipients.values())) from None
-        except (smtplib.SMTPException, OSError) as error:  # ssl.SSLError is one
+        except (smtplib.SMTPException, OSError, UnicodeError) as error:  # ssl.SSLError is an OSError
             raise Undelivered(_why(error)) from None
 
     def _send(self, given: Notification) -> None:
@@ -180,7 +181,7 @@ async def _post(url: str, body: bytes, headers: Mapping[str, str]) -> None:
             ) as answer,
         ):
             status = answer.status
-    except (aiohttp.ClientError, OSError) as error:  # TimeoutError is one
+    except (aiohttp.ClientError, OSError, UnicodeError) as error:  # TimeoutError is an OSError
         raise Undelivered(_why(error)) from None
     if not 200 <= status < 300:
         raise Undelivered(f"it answered {status}", refused=status in _UNACCEPTABLE)
@@ -193,6 +194,8 @@ def _why(error: Exception) -> str:
     inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(inner, TimeoutError):
         return "no answer in time"
+    if isinstance(inner, ConnectionError) and inner.errno:
+        return os.strerror(inner.errno)
     if isinstance(inner, OSError) and inner.strerror:
         return inner.strerror
     return " ".join(str(inner).split())[:200] if isinstance(inner, smtplib.SMTPException) else type(inner).__name__
