@@ -371,7 +371,7 @@ def test_every_door_asks_for_everything(dsn: str) -> None:
 
 def test_no_way_into_a_stage_without_its_evidence(dsn: str) -> None:
     loop = asyncio.new_event_loop()
-    quick = settings(max_examples=30, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck))
+    quick = settings(max_examples=20, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck))
     try:
         run_state_machine_as_test(machine(dsn, loop), settings=quick)
     finally:

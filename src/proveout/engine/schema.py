@@ -1,4 +1,4 @@
-"""What of JSON Schema the embedded models can be held to.
+"""JSON Schemas from strangers: a validator for any of them, and what of one the embedded models can be held to.
 
 The runtime compiles a schema to a grammar (xgrammar) in the middle of a step for all running answers, and one that it
 cannot compile breaks the whole pipeline. So a schema is checked before, keyword by keyword, and what cannot be
@@ -12,6 +12,8 @@ import math
 import re
 from collections.abc import Mapping
 from typing import Any
+
+import jsonschema_rs
 
 from proveout.errors import InvalidInput
 
@@ -34,6 +36,18 @@ _KEYWORDS: Mapping[str, tuple[str, ...]] = {
 _NAME = re.compile(r'[^"\\\x00-\x1f\x7f]{1,64}')
 _REFERENCE = re.compile(r"#/(\$defs|definitions)/([A-Za-z0-9_.-]{1,128})")
 _EXACT = 2**53  # whole numbers that every JSON reader keeps
+
+
+def validator(schema: Mapping[str, Any]) -> jsonschema_rs.Validator:
+    """A validator of values, formats included. It fetches nothing, and its patterns take linear time.
+
+    Raises InvalidInput for what is no schema.
+    """
+    patterns = jsonschema_rs.RegexOptions(size_limit=1_000_000)
+    try:
+        return jsonschema_rs.validator_for(schema, validate_formats=True, pattern_options=patterns, offline=True)
+    except ValueError as error:
+        raise InvalidInput(f"json_schema: {error}") from None
 
 
 def checked(schema: object, where: str) -> str:

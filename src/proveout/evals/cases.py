@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from proveout.domain import Message
-from proveout.engine.schema import checked
+from proveout.engine.schema import validator
 from proveout.errors import InvalidInput
 
 Fact = str | list[str]
@@ -191,6 +191,6 @@ def _contradictions(case: Case) -> Iterator[str]:
             yield f"regex: {error}"
     if case.json_schema is not None:
         try:
-            checked(case.json_schema, "json_schema")
+            validator(case.json_schema)
         except InvalidInput as error:
             yield error.message

@@ -83,6 +83,8 @@ class Judging:
             for label in judge.labels
         ]
         asked = [case for case in cases if not case.unanswerable]
+        wanted = {case.id for case in asked}
+        sides = [{turn: d for turn, d in side.items() if turn[0] in wanted} for side in sides]
         of_sides = [self._prompts(asked, side) for side in sides]
         every = [*of_labels, *(prompt for prompts in of_sides for prompt in prompts.values())]
         said = await self._ask(every, judge.repeats)
@@ -93,7 +95,7 @@ class Judging:
         if judge.labels:
             agreement = agreement_on_scores([ratings[p] for p in of_labels], [label.score for label in judge.labels])
         variances = [found.variance for found in ratings.values() if len(found.scores) > 1]
-        labels = _labels(judge, asked, sides[0])
+        labels = _labels(judge, sides[0])
         judgement = Judgement(
             model=judge.model,
             digest=judge.digest(weights),
@@ -111,11 +113,11 @@ class Judging:
 
     def _prompts(self, cases: Sequence[Case], side: Side) -> dict[Turn, str]:
         """What is asked about each answer; a call that failed has none."""
-        of_case = {case.id: case for case in cases}
+        of_case = {case.id: (case.asked, reference_of(case)) for case in cases}
         return {
-            turn: self._judge.prompt(case.asked, reference_of(case), delivered.text)
+            turn: self._judge.prompt(*of_case[turn[0]], delivered.text)
             for turn, delivered in side.items()
-            if (case := of_case.get(turn[0])) and delivered.outcome is not Outcome.FAILED
+            if delivered.outcome is not Outcome.FAILED
         }
 
     async def _compare(self, cases: Sequence[Case], candidate: Side, baseline: Side) -> list[Preference]:
@@ -161,15 +163,15 @@ def _scores(side: Side, prompts: Mapping[Turn, str], ratings: Mapping[str, Ratin
     return scores
 
 
-def _labels(judge: Judge, cases: Sequence[Case], side: Side) -> dict[str, float]:
+def _labels(judge: Judge, side: Side) -> dict[str, float]:
     """By case, what people say of the very answers that the side gave; only such a label corrects their mean."""
-    given = {(label.case, _plain(label.answer)): label.score for label in judge.labels if label.case is not None}
-    texts: dict[str, list[str]] = {}
+    given: dict[tuple[str | None, str], list[float]] = {}
+    for label in judge.labels:
+        given.setdefault((label.case, _plain(label.answer)), []).append(label.score)
+    found: dict[str, list[list[float]]] = {}
     for (case, _), delivered in side.items():
-        texts.setdefault(case, []).append(_plain(delivered.text))
-    found = {case.id: [given.get((case.id, text)) for text in texts.get(case.id, ())] for case in cases}
-    whole = {case: [s for s in scores if s is not None] for case, scores in found.items() if None not in scores}
-    return {case: fmean(scores) for case, scores in whole.items() if scores}
+        found.setdefault(case, []).append(given.get((case, _plain(delivered.text)), []))
+    return {case: fmean(map(fmean, scores)) for case, scores in found.items() if all(scores)}
 
 
 def _plain(text: str) -> str:

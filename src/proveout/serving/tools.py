@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jsonschema_rs
 import msgspec
 
+from proveout.engine.schema import validator
+from proveout.errors import InvalidInput
 from proveout.ledger.decision import ToolFault
-
-# Schemas come from strangers: no pattern may take longer than its text is long, and nothing is fetched.
-_PATTERNS = jsonschema_rs.RegexOptions(size_limit=1_000_000)
 
 
 def fault(offered: Any, name: str, arguments: str) -> ToolFault | None:
@@ -30,8 +28,7 @@ def fault(offered: Any, name: str, arguments: str) -> ToolFault | None:
     parameters = function.get("parameters")
     schema = {"type": "object", **(parameters if isinstance(parameters, Mapping) else {})}
     try:
-        validator = jsonschema_rs.validator_for(schema, pattern_options=_PATTERNS, offline=True)
-        fits = validator.is_valid(given)
-    except ValueError:
+        fits = validator(schema).is_valid(given)
+    except InvalidInput:
         fits = isinstance(given, dict)
     return None if fits else "schema"

@@ -55,7 +55,7 @@ def test_all_mistakes_of_a_line_are_said_at_once() -> None:
         ('"question": "q", "facts": [["f", ""]]', "empty text"),
         ('"question": "q", "facts": [[]]', "empty text"),
         ('"question": "q", "regex": "("', "regex: missing"),
-        ('"question": "q", "json_schema": {"type": "object", "patternProperties": {}}', "patternProperties"),
+        ('"question": "q", "json_schema": {"type": "objekt"}', "json_schema: "),
         ('"question": "q", "facts": ["f"], "numeric": {"value": 1, "tolerance": -1}', "numeric: Expected `float` >= 0"),
     ],
 )

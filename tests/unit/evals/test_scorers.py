@@ -142,6 +142,7 @@ SCHEMA = {
         "when": {"type": "string", "format": "date"},
     },
     "required": ["kind"],
+    "additionalProperties": False,
     "$defs": {"day": {"type": "integer", "minimum": 1}},
 }
 
@@ -172,7 +173,7 @@ def test_a_schema_is_checked_keyword_by_keyword(text: str, expected: float) -> N
     ("form", "good", "bad"),
     [
         ("date-time", "2026-01-02T03:04:05Z", "2026-01-02"),
-        ("time", "03:04:05", "25:00"),
+        ("time", "03:04:05Z", "25:00:00Z"),
         ("duration", "P1DT2H", "P"),
         ("email", "a.b@example.com", "a b@example.com"),
         ("hostname", "a-b.example", "-a.example"),

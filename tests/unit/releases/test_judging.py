@@ -72,7 +72,7 @@ CASES = [
 
 def test_each_prompt_is_asked_once_and_scores_every_answer_to_it() -> None:
     runner = Runner(honest)
-    found = run(Judge("m", repeats=2), runner, CASES, {"a": "good", "b": "good", "c": None, "d": "I cannot say."})
+    found = run(Judge("m", repeats=2), runner, CASES, {"a": "good", "b": "good", "c": None, "d": None})
     (asking,) = runner.askings
     assert len(asking.cases) == 1 and (asking.repeats, asking.model, asking.purpose) == (2, "m", "judge")
     assert found.scores == [{"a": [approx(0.85)], "b": [approx(0.85)], "c": [0.0]}]
@@ -90,12 +90,13 @@ def test_labels_measure_it_and_correct_the_mean_of_the_very_answers() -> None:
     cases = [Case(f"c{n}", f"Which, {n}?", reference="r") for n in range(40)]
     labels = [Label(f"l{n}", "good" if n % 2 else "poor", float(n % 2)) for n in range(100)]
     labels += [Label(f"Which, {n}?", " good\n", 0.5, case=f"c{n}") for n in range(20)]
+    labels += [Label("Which, 31?", "good", score, case="c31") for score in (0.2, 0.6)]
     labels += [Label("Which, 30?", "another answer", 0.0, case="c30")]
     runner = Runner(honest)
     found = run(Judge("m", labels=labels), runner, cases, {case.id: "good" for case in cases})
-    assert found.labels == {f"c{n}": 0.5 for n in range(20)} and found.judgement.corrected == 20
+    assert found.labels == {**{f"c{n}": 0.5 for n in range(20)}, "c31": 0.4} and found.judgement.corrected == 21
     assert found.mean().estimate < 0.6  # people say 0.5 where it says 0.9
-    assert found.judgement.agreement and found.judgement.agreement.kappa.n == 121 and found.judgement.decides
+    assert found.judgement.agreement and found.judgement.agreement.kappa.n == 123 and found.judgement.decides
     assert all("reference_answer>\nr\n" in c.question for c in runner.askings[0].cases if "Which, 30?" in c.question)
 
 

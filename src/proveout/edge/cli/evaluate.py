@@ -156,7 +156,7 @@ def list_(name: Annotated[str, typer.Argument(metavar="APP")], json: output.AsJs
     if json:
         output.document(found)
         return
-    rows = [{**e, "verdict": (e["summary"] or {}).get("verdict", "running")} for e in found["evaluations"]]
+    rows = [{**e, "verdict": (e["summary"] or {}).get("verdict", "not ended")} for e in found["evaluations"]]
     output.table(rows, ("id", "release", "baseline", "verdict", "repeats", "created"))
     if found["judged"]:
         output.say("users' answers that were judged as they came")

@@ -44,7 +44,9 @@ def warn(text: str) -> None:
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Rows under headings; lists are joined, nothing is a dash."""
-    _out.print(grid(rows, columns), width=None if _out.is_terminal else _WIDE)
+    if not _out.is_terminal:
+        _out.width = _WIDE
+    _out.print(grid(rows, columns))
 
 
 def grid(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:

@@ -65,6 +65,10 @@ async def create_evaluation(
     cases = read_cases(dataset, "dataset")
     if not cases:
         raise InvalidInput(f"{release.label} came without golden questions: set evals.golden, or give a data set.")
+    if not any(case.counts for case in cases):
+        raise InvalidInput(
+            "No case counts yet: nobody wrote these by hand. Let somebody review them, and say in `reviewed` who did."
+        )
     check_groups(cases, caller)
     if body.baseline is not None and ("/" in body.baseline or body.baseline == "echo"):
         here.rooms.catalogue.resolve(body.baseline)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 
+import msgspec
+
+from proveout.engine.schema import validator
 from proveout.evals.cases import Case, Fact
 from proveout.evals.scorers.confined import Confined, ScorerFailed
-from proveout.evals.scorers.conforms import conforms
 from proveout.evals.scorers.delivered import Better, Delivered, Kind
 
 FIRST_WORDS = 120  # of an answer must hold its facts: what comes later nobody reads
@@ -49,10 +50,10 @@ def json_schema(case: Case, delivered: Delivered) -> float | None:
         return None
     fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", delivered.text, re.DOTALL)
     try:
-        value = json.loads(fenced[1] if fenced else delivered.text)
-    except ValueError:
+        value = msgspec.json.decode(fenced[1] if fenced else delivered.text)
+    except (msgspec.DecodeError, RecursionError):
         return 0.0
-    return float(conforms(value, case.json_schema))
+    return float(validator(case.json_schema).is_valid(value))
 
 
 class Regex:
