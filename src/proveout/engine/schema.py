@@ -45,7 +45,7 @@ def validator(schema: Mapping[str, Any]) -> jsonschema_rs.Validator:
     """
     patterns = jsonschema_rs.RegexOptions(size_limit=1_000_000)
     try:
-        return jsonschema_rs.validator_for(schema, validate_formats=True, pattern_options=patterns, offline=True)
+        return jsonschema_rs.validator_for(dict(schema), validate_formats=True, pattern_options=patterns, offline=True)
     except ValueError as error:
         raise InvalidInput(f"json_schema: {error}") from None
 

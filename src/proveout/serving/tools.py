@@ -29,6 +29,6 @@ def fault(offered: Any, name: str, arguments: str) -> ToolFault | None:
     schema = {"type": "object", **(parameters if isinstance(parameters, Mapping) else {})}
     try:
         fits = validator(schema).is_valid(given)
-    except InvalidInput:
+    except (InvalidInput, ValueError):  # no schema, or values that are nested too deeply to be compared
         fits = isinstance(given, dict)
     return None if fits else "schema"

@@ -10,6 +10,7 @@ import pytest
 from proveout.serving.tools import fault
 
 WEATHER = {"properties": {"city": {"type": "string"}}, "required": ["city"]}
+DEEP = "[" * 600 + "]" * 600
 
 
 def offered(parameters: Any) -> list[dict[str, Any]]:
@@ -32,6 +33,7 @@ def offered(parameters: Any) -> list[dict[str, Any]]:
         ("weather", "{}", ["city"], None),
         ("weather", "{}", {"$ref": "file:///etc/hostname"}, None),
         ("weather", "[" * 100_000, None, "json"),
+        ("weather", f'{{"city": [{DEEP}, {DEEP}]}}', {"properties": {"city": {"uniqueItems": True}}}, None),
     ],
 )
 def test_what_is_wrong_with_a_call(name: str, arguments: str, parameters: Any, wrong: str | None) -> None:
