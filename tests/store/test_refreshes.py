@@ -35,7 +35,7 @@ from proveout.releases.digest import digest
 from proveout.releases.gate import Gate
 from proveout.releases.measure import Compared, Evaluate
 from proveout.releases.policy import read_policy
-from proveout.releases.refresh import Followers, Refresh
+from proveout.releases.refresh import Refresh, Refreshes
 from proveout.releases.rollouts import Rollouts
 from proveout.releases.routes import Routes
 from proveout.store.configuration import load
@@ -102,7 +102,7 @@ class Desk:
         self.hands, self.judge = Hands(), Judge()
         self.directory = cast(Directory, None)
         self.rollouts = Rollouts(self.store, self.routes, lambda: self.directory)
-        self.followers = Followers(self.store, cast(Jobs, self.hands), lambda: self.directory, self.routes.gate)
+        self.refreshes = Refreshes(self.store, cast(Jobs, self.hands), lambda: self.directory, self.routes.gate)
 
     async def renew(self) -> None:
         self.directory = await load(self.store)
@@ -147,7 +147,7 @@ class Desk:
     async def follow(self) -> list[str]:
         """What two workers that look at once begin anew."""
         before = set(self.hands.asked)
-        await asyncio.gather(self.followers.tick(SYSTEM), self.followers.tick(SYSTEM))
+        await asyncio.gather(self.refreshes.tick(SYSTEM), self.refreshes.tick(SYSTEM))
         return [job for job in self.hands.asked if job not in before]
 
     async def work(self, refresh: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +37,7 @@ from proveout.releases.create import CreateRelease, Sync
 from proveout.releases.gate import Gate
 from proveout.releases.measure import Evaluate
 from proveout.releases.policy import read_policy
-from proveout.releases.refresh import REFRESH, Followers, Refresh
+from proveout.releases.refresh import REFRESH, Refresh, Refreshes
 from proveout.releases.rollouts import Rollouts
 from proveout.releases.routes import Routes
 from proveout.releases.sampled import Sampling
@@ -47,7 +47,7 @@ from proveout.retrieval.search import Searcher
 from proveout.retrieval.versions import Versions
 from proveout.serving.assignments import Assignments
 from proveout.serving.call import Rooms
-from proveout.settings import ProviderSettings, RetentionSettings, Settings, WitnessSettings
+from proveout.settings import ProviderSettings, RetentionSettings, Settings
 from proveout.store.configuration import load
 from proveout.store.pool import Store
 from proveout.store.postgres import is_full
@@ -63,14 +63,6 @@ ROTATE = "rotate"
 SYNC = "sync"
 
 _REFRESH_SECONDS = 0.5
-_EXPIRE_SECONDS = 3600.0
-_INTEGRATE_SECONDS = 0.25
-_ROLL_OUT_SECONDS = 0.25
-_SAMPLE_SECONDS = 1.0
-_FOLLOW_SECONDS = 1.0
-_NOTIFY_SECONDS = 0.5
-_MIRROR_SECONDS = 1.0
-_COSIGN_SECONDS = 1.0  # until a witness that was away, or another worker's log, is looked at
 _GATEWAY_CONNECTIONS = 4  # and one that listens, one for the journal, two for jobs: 8
 _WORKER_CONNECTIONS = 4  # and one that listens, one for the journal, one for the slot, seven for jobs: 14
 
@@ -166,7 +158,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
 async def worker(settings: Settings) -> AsyncIterator[Mapping[str, Job]]:
     """A worker's jobs by name, their rooms open."""
     policy = read_policy(settings.stages)
-    async with _ground(settings, _WORKER_CONNECTIONS) as ground:
+    async with _ground(settings, _WORKER_CONNECTIONS) as ground, AsyncExitStack() as stack:
         catalogue = ground.rooms.catalogue
         embedder = catalogue.digest(f"local/{weights.EMBEDDER}")
         versions = Versions(ground.store, ground.keyring, catalogue.embed, embedder)
@@ -175,26 +167,25 @@ async def worker(settings: Settings) -> AsyncIterator[Mapping[str, Job]]:
         rollouts = Rollouts(ground.store, Routes(ground.store, gate), ground.directory)
         approvals = Approvals(ground.store, gate, ground.directory.fresh)
         evaluate = Evaluate(ground.store, ground.keyring, ground.log_keys, ground.rooms, policy)
-        jobs, signed = Jobs(database(settings)), asyncio.Event()
-        tasks = [
-            asyncio.create_task(_roll_out(ground.store, rollouts)),
-            asyncio.create_task(_sample(ground.store, Sampling(ground.store, ground.keyring, ground.rooms))),
-            asyncio.create_task(_await_approvals(ground.store, approvals)),
-            asyncio.create_task(_expire(ground.store, settings.retention)),
-            asyncio.create_task(_integrate(ground.store, Integrator(ground.store, ground.log_keys), signed)),
+        jobs = Jobs(database(settings))
+        loops = [
+            *_log_loops(ground, stack),
+            Loop("rollouts", rollouts.tick, 0.25, "rollouts not watched"),
+            Loop("judge", Sampling(ground.store, ground.keyring, ground.rooms).tick, 1, "answers not judged"),
+            Loop("approvals", approvals.tick, 0.5, "not seen whether releases wait for approval"),
+            Loop("retention", partial(_expire, ground.store, settings.retention), 3600, "old records not deleted"),
         ]
         for target in targets(settings.notify):
             outbox = Outbox(ground.store, target, ground.directory.name_of)
-            tasks.append(asyncio.create_task(_notify(ground.store, outbox)))
+            loops.append(Loop("notifications", outbox.turn, 0.5, f"{target.name} not told"))
         if policy.refresh.criteria:
-            followers = Followers(ground.store, jobs, ground.directory, gate)
-            tasks.append(asyncio.create_task(_follow(ground.store, followers)))
-        if settings.ledger.witnesses:
-            tasks.append(asyncio.create_task(_cosign(ground.store, settings.ledger.witnesses, signed)))
+            refreshes = Refreshes(ground.store, jobs, ground.directory, gate)
+            loops.append(Loop(REFRESH, refreshes.tick, 1, "followed knowledge not looked at"))
         if settings.mlflow:
             check(settings.mlflow)
             mirror = Mirror(ground.store, ground.keyring, ground.directory, settings.mlflow)
-            tasks.append(asyncio.create_task(_mirror(ground.store, mirror)))
+            loops.append(Loop("mlflow", mirror.turn, 1, "evaluations not mirrored"))
+        tasks = [asyncio.create_task(loop.run(ground.store)) for loop in loops]
         for task in tasks:
             task.add_done_callback(_stop_with)
         yield {
@@ -220,6 +211,56 @@ async def worker(settings: Settings) -> AsyncIterator[Mapping[str, Job]]:
         for task in tasks:
             await _cancel(task)
         jobs.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """What a worker does again and again, beside its jobs: a turn for every workspace, in a scope with this purpose.
+
+    `turn` says whether there is more to do at once. `failing` is what is said when it could not be done; it is tried
+    again. `pause` waits for so many seconds, or for less.
+    """
+
+    purpose: str
+    turn: Callable[[Scope], Awaitable[object]]
+    seconds: float
+    failing: str
+    pause: Callable[[float], Awaitable[object]] = asyncio.sleep
+
+    async def run(self, store: Store) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                for workspace in await _workspaces(store):
+                    while await self.turn(Scope.system(workspace, self.purpose)):
+                        pass
+            except ProveoutError as error:
+                log.warning("%s: %s", self.failing, error.message)
+            await self.pause(self.seconds)
+
+
+def _log_loops(ground: Ground, stack: AsyncExitStack) -> list[Loop]:
+    """What takes events into the log; and, a moment after it has signed, what shows them to witnesses."""
+    signed = asyncio.Event()
+    integrator = Integrator(ground.store, ground.log_keys)
+
+    async def integrate(scope: Scope) -> bool:
+        taken = await integrator.integrate(scope)
+        if taken:
+            signed.set()
+        return taken == BATCH  # fewer: what has come since may wait for the next turn, with what comes then
+
+    async def until_signed(seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(signed.wait(), seconds)
+        signed.clear()
+
+    loops = [Loop("ledger", integrate, 0.25, "events not taken into the log")]
+    if witnesses := ground.settings.ledger.witnesses:
+        cosigner = Cosigner(ground.store, witnesses)
+        stack.push_async_callback(cosigner.aclose)
+        loops.append(Loop("ledger", cosigner.collect, 1, "witnesses not asked", until_signed))
+    return loops
 
 
 def _stop_with(task: asyncio.Task[None]) -> None:
@@ -314,113 +355,8 @@ def _provider(given: ProviderSettings) -> Provider:
     )
 
 
-async def _expire(store: Store, kept: RetentionSettings) -> None:
-    """Deletes records past their time, every hour, until cancelled."""
-    while True:
-        try:
-            for workspace in await _workspaces(store):
-                await expire(store, Scope.system(workspace, "retention"), kept)
-        except ProveoutError as error:
-            log.warning("old records not deleted: %s", error.message)
-        await asyncio.sleep(_EXPIRE_SECONDS)
-
-
-async def _integrate(store: Store, integrator: Integrator, signed: asyncio.Event) -> None:
-    """Takes every workspace's events into its log, a few times a second, until cancelled; sets `signed` each time."""
-    while True:
-        try:
-            for workspace in await _workspaces(store):
-                taken = BATCH
-                while taken == BATCH:  # fewer: what has come since may wait for the next turn, with what comes then
-                    taken = await integrator.integrate(Scope.system(workspace, "ledger"))
-                    if taken:
-                        signed.set()
-        except ProveoutError as error:
-            log.warning("events not taken into the log: %s", error.message)
-        await asyncio.sleep(_INTEGRATE_SECONDS)
-
-
-async def _roll_out(store: Store, rollouts: Rollouts) -> None:
-    """Lets every rollout see and decide, a few times a second, until cancelled."""
-    while True:
-        try:
-            for workspace in await _workspaces(store):
-                await rollouts.tick(Scope.system(workspace, "rollouts"))
-        except ProveoutError as error:
-            log.warning("rollouts not watched: %s", error.message)
-        await asyncio.sleep(_ROLL_OUT_SECONDS)
-
-
-async def _sample(store: Store, sampling: Sampling) -> None:
-    """Lets judges see a sample of what users were answered, every second, until cancelled."""
-    while True:
-        try:
-            for workspace in await _workspaces(store):
-                while await sampling.tick(Scope.system(workspace, "judge")):
-                    pass
-        except ProveoutError as error:
-            log.warning("answers not judged: %s", error.message)
-        await asyncio.sleep(_SAMPLE_SECONDS)
-
-
-async def _follow(store: Store, followers: Followers) -> None:
-    """Offers newer snapshots to the stages that follow them, every second, until cancelled."""
-    while True:
-        try:
-            for workspace in await _workspaces(store):
-                await followers.tick(Scope.system(workspace, REFRESH))
-        except ProveoutError as error:
-            log.warning("followed knowledge not looked at: %s", error.message)
-        await asyncio.sleep(_FOLLOW_SECONDS)
-
-
-async def _await_approvals(store: Store, approvals: Approvals) -> None:
-    """Puts on record which releases wait for approval, until cancelled."""
-    while True:
-        try:
-            for workspace in await _workspaces(store):
-                await approvals.tick(Scope.system(workspace, "approvals"))
-        except ProveoutError as error:
-            log.warning("not seen whether releases wait for approval: %s", error.message)
-        await asyncio.sleep(_NOTIFY_SECONDS)
-
-
-async def _notify(store: Store, outbox: Outbox) -> None:
-    """Tells one target what happens, until cancelled."""
-    while True:
-        try:
-            for workspace in await _workspaces(store):
-                while await outbox.turn(Scope.system(workspace, "notifications")):
-                    pass
-        except ProveoutError as error:
-            log.warning("%s not told: %s", outbox.target.name, error.message)
-        await asyncio.sleep(_NOTIFY_SECONDS)
-
-
-async def _mirror(store: Store, mirror: Mirror) -> None:
-    """Mirrors evaluations, every second, until cancelled."""
-    while True:
-        try:
-            for workspace in await _workspaces(store):
-                while await mirror.turn(Scope.system(workspace, "mlflow")):
-                    pass
-        except ProveoutError as error:
-            log.warning("evaluations not mirrored: %s", error.message)
-        await asyncio.sleep(_MIRROR_SECONDS)
-
-
-async def _cosign(store: Store, witnesses: Sequence[WitnessSettings], signed: asyncio.Event) -> None:
-    """Shows witnesses what was `signed`, and what they missed, until cancelled."""
-    async with aclosing(Cosigner(store, witnesses)) as cosigner:
-        while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(signed.wait(), _COSIGN_SECONDS)
-            signed.clear()
-            try:
-                for workspace in await _workspaces(store):
-                    await cosigner.collect(Scope.system(workspace, "ledger"))
-            except ProveoutError as error:
-                log.warning("witnesses not asked: %s", error.message)
+async def _expire(store: Store, kept: RetentionSettings, scope: Scope) -> None:
+    await expire(store, scope, kept)
 
 
 async def _workspaces(store: Store) -> list[str]:

@@ -90,7 +90,7 @@ def draw(cases: Sequence[Case], most: int = QUESTIONS) -> list[Case]:
 
 
 @dataclass(frozen=True, slots=True)
-class Followers:
+class Refreshes:
     """Offers newer snapshots to the stages whose stable release follows them."""
 
     store: Store
