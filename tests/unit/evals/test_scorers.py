@@ -189,6 +189,11 @@ def test_formats(form: str, good: str, bad: str) -> None:
     assert score("json_schema", case, f'"{bad}"') == 0.0
 
 
+def test_an_answer_that_is_nested_too_deeply_does_not_conform() -> None:
+    case = Case("a", "q", json_schema={"uniqueItems": True})
+    assert score("json_schema", case, f"[{'[' * 600 + ']' * 600}, {'[' * 600 + ']' * 600}]") == 0.0
+
+
 def test_retrieval_looks_at_ranks_of_documents() -> None:
     case = Case("a", "q", facts=["f"], documents=["x", "y"])
     some: dict[str, Any] = {"passages": found("z", "z", "y", "w")}

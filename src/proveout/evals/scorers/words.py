@@ -50,10 +50,9 @@ def json_schema(case: Case, delivered: Delivered) -> float | None:
         return None
     fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", delivered.text, re.DOTALL)
     try:
-        value = msgspec.json.decode(fenced[1] if fenced else delivered.text)
-    except (msgspec.DecodeError, RecursionError):
+        return float(validator(case.json_schema).is_valid(msgspec.json.decode(fenced[1] if fenced else delivered.text)))
+    except (msgspec.DecodeError, RecursionError, ValueError):  # no JSON, or nested too deeply to be compared
         return 0.0
-    return float(validator(case.json_schema).is_valid(value))
 
 
 class Regex:
