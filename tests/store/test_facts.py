@@ -34,7 +34,7 @@ def run(dsn: str, work: Callable[[Store], Awaitable[None]]) -> None:
 def test_facts_that_change_are_a_new_version_of_the_same_release(dsn: str) -> None:
     async def work(store: Store) -> None:
         async with store.unscoped() as session:
-            made = {"digest": "sha256:a", "manifest": as_json(MANIFEST), "golden": None, "scorers": None}
+            made = {"digest": "sha256:a", "manifest": as_json(MANIFEST), "golden": None, "scorers": None, "judge": None}
             row = await session.row("releases.insert", **NAMED, **made, author="key_1")
             assert row is not None and row["number"] == 1
         versions = []

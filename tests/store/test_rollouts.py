@@ -258,6 +258,25 @@ def test_a_conversation_keeps_its_arm_for_every_gateway(dsn: str) -> None:
     run(dsn, work)
 
 
+def test_a_look_at_rollouts_changes_no_configuration(dsn: str) -> None:
+    """Or every gateway would read all of it again, and forget its subjects' keys, four times a second."""
+
+    async def work(shop: Shop) -> None:
+        async def version() -> Row:
+            async with shop.store.unscoped() as session:
+                row = await session.row("configuration.version")
+            assert row is not None
+            return row
+
+        before = await version()
+        await shop.rollouts.tick(SYSTEM)
+        assert await version() == before
+        await shop.rollouts.start(OPERATOR, shop.releases[2], "poc")
+        assert await version() != before
+
+    run(dsn, work)
+
+
 def test_after_a_promotion_conversations_stay_until_something_else_happens(dsn: str) -> None:
     async def work(shop: Shop) -> None:
         async def promoted(number: int) -> str:

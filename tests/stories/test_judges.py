@@ -84,6 +84,9 @@ def test_a_judge_decides_only_where_it_agrees_with_people(scripted: Scripted, ap
     assert found["judge"]["decides"] and found["verdict"] == "pass" and found["judge"]["corrected"] == 12
     assert found["scores"]["judge"]["mean"] > 0.75  # the judge's own mean is 0.70
     assert evaluate(server, "agreeing", number)["summary"]["judge"]["asked"] == 0
+    planned = call(server, "GET", f"/apps/agreeing/releases/{number}/evaluations/plan")[1]
+    assert planned["judge"] == {"calls": 122 + planned["answers"] + 2 * 30, "usd": 0.0}
+    assert "The judge is asked up to" in server.cli("eval", "plan", f"agreeing@{number}").stdout
     written = call(server, "GET", f"/evaluations/{evaluation['id']}/report?format=json")[1]
     assert written["judge"]["agreement"]["kappa"]["n"] == 122 and written["verdict"] == "pass"
 

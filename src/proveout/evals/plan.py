@@ -44,6 +44,13 @@ class Biased(msgspec.Struct, frozen=True):
     usd: float
 
 
+class Judging(msgspec.Struct, frozen=True):
+    """How often a judge is asked, at most: about labels, answers, and pairs in both orders; and what that costs."""
+
+    calls: int
+    usd: float
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What to run so that a drop of `effect` in a score ends as `fail` with probability `power`.
 
@@ -116,6 +123,12 @@ def plan(
         usd=answers * cost.usd,
         bias=Biased(biased, of_bias, of_bias * cost.seconds / concurrent, of_bias * cost.usd),
     )
+
+
+def judging(made: Plan, labels: int, repeats: int, usd: float) -> Judging:
+    """What a judge takes beside a plan: `repeats` words on each of its `labels` and of the answers, each `usd`."""
+    calls = (labels + made.answers) * repeats + 2 * made.cases
+    return Judging(calls, calls * usd)
 
 
 def enough_repeats(effect: float, cases: int, within: float, alpha: float = ALPHA, power: float = POWER) -> int | None:

@@ -26,7 +26,11 @@ _TOLD = 500  # characters of an error that the log gets
 
 
 class CreateRelease:
-    """The job `create-release`: given a bundle's id and the app's name, `{app, number, digest, created, problems}`."""
+    """The job `create-release`: given a bundle's id and the app's name, it answers with the release.
+
+    `{app, number, digest, created, updated, problems}`. `updated`: the release was there before, and has the folder's
+    facts, golden questions, scorers and judge now.
+    """
 
     def __init__(self, store: Store, keyring: Keyring, ingester: Ingester, catalogue: Catalogue) -> None:
         self._store = store
@@ -93,7 +97,8 @@ class CreateRelease:
             assert row is not None
             where = {"workspace": identity["workspace"], "app": manifest.app, "number": row["number"]}
             about = {"app": manifest.app, "number": row["number"], "digest": identity["digest"]}
-            if await session.run("facts.put", **where, facts=as_json(_facts(app))):
+            updated = bool(await session.run("facts.put", **where, facts=as_json(_facts(app))))
+            if updated:
                 await session.run("releases.set_golden", **where, **asked)
                 await note(session, steps.scope.workspace, Kind.FACTS_RECORDED, author, about)
             if known is None:
@@ -103,6 +108,7 @@ class CreateRelease:
             "number": row["number"],
             "digest": identity["digest"],
             "created": known is None,
+            "updated": known is not None and updated,
             "problems": problems,
         }
 

@@ -50,6 +50,8 @@ async def record_completion(
 ) -> None:
     """Returns when the completion is durable, once per call."""
     progress = call.progress
+    if progress.recorded:  # whoever has the whole answer closes what gave it, and so comes here a second time
+        return
     model = progress.model or call.models[0].name
     price = rooms.catalogue.price(model)
     usage = answer.usage if answer else progress.usage
@@ -75,7 +77,7 @@ async def record_completion(
         payload=await _payload(call, rooms),
         decision=await _decision(call, rooms, answer),
     )
-    if progress.recorded:  # asked and said without a pause in between: a cancelled call comes here a second time
+    if progress.recorded:  # asked and said without a pause in between: a call that was cancelled meanwhile
         return
     progress.recorded = True
     await rooms.journal.write(completion)

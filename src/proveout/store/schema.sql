@@ -213,8 +213,8 @@ create trigger releases_changed after insert or update or delete on releases
     for each statement execute function configuration_changed_v1();
 create trigger facts_changed after insert or update or delete on facts -- by row: most inserts insert nothing
     for each row execute function configuration_changed_v1();
-create trigger routes_changed after insert or update or delete on routes
-    for each statement execute function configuration_changed_v1();
+create trigger routes_changed after insert or update or delete on routes -- and a look at them changes nothing
+    for each row execute function configuration_changed_v1();
 
 -- Content: what a scope may see ---------------------------------------------------------------------
 

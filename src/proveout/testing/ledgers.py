@@ -111,7 +111,8 @@ def _client_and_record(seen: Seen, record: Record | None, killed: bool) -> Itera
         return
     expected = {"whole": _WHOLE, "error": _BROKEN, "refused": _BROKEN, "left": ("cancelled", *_WHOLE, *_BROKEN)}
     if outcome not in expected.get(seen.ending, (outcome,)):
-        yield f"the client saw {seen.ending}, the record says {outcome}"
+        code = f" ({seen.error})" if seen.error else ""
+        yield f"the client saw {seen.ending}{code}, the record says {outcome}"
     if record["app"] is None and outcome not in _WHOLE and seen.pieces > record["completion_tokens"]:
         yield f"the client got {seen.pieces} pieces, the record counts {record['completion_tokens']} tokens"
 

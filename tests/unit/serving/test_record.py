@@ -3,8 +3,15 @@ from typing import Any
 from unittest.mock import AsyncMock, MagicMock
 
 from proveout.domain import Key, Message, ModelUse, Outcome, Principal, Usage
+from proveout.errors import Unavailable
 from proveout.serving.call import Answer, Asked, Call
 from proveout.serving.record import record_completion
+
+
+def a_call() -> Call:
+    caller = Principal(Key("k", "k", "default", "user"), frozenset())
+    asked = Asked("echo", (Message("user", "?"),))
+    return Call("req_1", caller, asked, streamed=True, models=(ModelUse("echo", "sha256:0"),))
 
 
 def test_a_client_that_leaves_while_its_end_is_being_recorded_leaves_one_completion() -> None:
@@ -24,9 +31,7 @@ def test_a_client_that_leaves_while_its_end_is_being_recorded_leaves_one_complet
         rooms = MagicMock()
         rooms.payloads.seal, rooms.payloads.subject, rooms.journal.write = seal, AsyncMock(return_value="s"), write
         rooms.payloads.salt = AsyncMock(return_value=bytes(32))
-        caller = Principal(Key("k", "k", "default", "user"), frozenset())
-        asked = Asked("echo", (Message("user", "?"),))
-        call = Call("req_1", caller, asked, streamed=True, models=(ModelUse("echo", "sha256:0"),))
+        call = a_call()
         answering = asyncio.create_task(
             record_completion(call, rooms, Outcome.ANSWERED, answer=Answer("stop", Usage(1, 1)))
         )
@@ -39,3 +44,18 @@ def test_a_client_that_leaves_while_its_end_is_being_recorded_leaves_one_complet
         return written
 
     assert len(asyncio.run(scenario())) == 1
+
+
+def test_an_answer_on_record_is_told_though_the_database_went_away_since() -> None:
+    """Whoever has taken the answer closes the pipeline, which records the end of the call once more: it has one."""
+
+    async def scenario() -> None:
+        rooms, call = MagicMock(), a_call()
+        rooms.payloads.seal = rooms.payloads.salt = AsyncMock(return_value=bytes(32))
+        rooms.payloads.subject = AsyncMock(side_effect=["s", Unavailable()])
+        rooms.journal.write = AsyncMock()
+        await record_completion(call, rooms, Outcome.ANSWERED, answer=Answer("stop", Usage(1, 1)))
+        await record_completion(call, rooms, Outcome.CANCELLED)
+        assert rooms.journal.write.await_count == 1
+
+    asyncio.run(scenario())

@@ -115,6 +115,9 @@ def plan(
         )
     else:
         output.say("--bias would ask nothing: no question names a person whom another could stand in for.")
+    if judge := found["judge"]:
+        cost = f"about {judge['usd']:.4f} USD" if judge["usd"] else "at no cost that is known yet"
+        output.say(f"The judge is asked up to {judge['calls']} times, {cost}; what it said before is not asked again.")
     output.table(found["options"], ("repeats", "cases", "answers"))
     noise = "measured" if found["measured"] else "assumed, for no run had repeats yet"
     output.say("noise between repeats: " + (noise if found["noise"] else "none"))

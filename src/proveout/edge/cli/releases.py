@@ -95,7 +95,8 @@ def create(folder: Folder, json: output.AsJson = False) -> None:
         return
     for problem in made["problems"]:
         output.warn(f"left out of knowledge {problem['knowledge']}: {problem['message']}")
-    known = "" if made["created"] else " (it existed already)"
+    new = "; what it is measured by is the folder's now"
+    known = "" if made["created"] else f" (it existed already{new if made['updated'] else ''})"
     output.say(f"{made['app']}@{made['number']} {made['digest']}{known}")
 
 

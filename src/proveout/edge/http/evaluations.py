@@ -19,7 +19,7 @@ from proveout.errors import Conflict, InvalidInput, NotFound
 from proveout.evals import report
 from proveout.evals.bias import variants
 from proveout.evals.cases import read_cases
-from proveout.evals.plan import Effort, plan
+from proveout.evals.plan import Effort, judging, plan
 from proveout.evals.runner import CONCURRENT, RANDOM_REPEATS, check_groups, is_random
 from proveout.releases.findings import report_of, scored_cases
 from proveout.serving.resolve import find_release
@@ -130,7 +130,11 @@ async def plan_evaluation(
         concurrent=CONCURRENT,
         biased=len(variants(golden)),
     )
-    return dict(msgspec.to_builtins(made))
+    told: Any = release.facts.get("judge")
+    known = [judge for row in done if (judge := row["summary"].get("judge")) and judge["asked"]]
+    usd = known[0]["usd"] / known[0]["asked"] if known else 0.0
+    judge = judging(made, told["labels"], told["repeats"], usd) if told else None
+    return {**msgspec.to_builtins(made), "judge": msgspec.to_builtins(judge)}
 
 
 @router.get("/apps/{app}/evaluations")

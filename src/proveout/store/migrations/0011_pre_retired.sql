@@ -2,6 +2,9 @@
 set search_path to proveout, public;
 
 alter table routes add column retired jsonb;
+drop trigger routes_changed on routes;
+create trigger routes_changed after insert or update or delete on routes
+    for each row execute function configuration_changed_v1();
 update rollouts r
 set progress = r.progress - 'score' || jsonb_build_object(
     'weights', coalesce((select e.facts -> 'weights' from events e
