@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, model_validator
 
@@ -38,8 +38,21 @@ class Timeouts(Strict):
     total: float = Field(default=600, gt=0, description="Seconds for the whole answer.")
 
 
+class Plain(Strict):
+    prompt: str = Field("prompt", min_length=1, description="The field of the question.")
+    text: str = Field("generated_text", min_length=1, description="The field of the answer.")
+    max_tokens: str = Field("", description="The field of the longest answer, in tokens. By default it is not told.")
+
+
 class Provider(Strict):
-    base_url: str = Field(pattern=r"^https?://.+/v1/?$", description="Where its OpenAI protocol is; ends in `/v1`.")
+    base_url: str = Field(
+        pattern=r"^https?://.+", description="Where its OpenAI protocol is; ends in `/v1`. With `plain`: what is asked."
+    )
+    plain: Plain | None = Field(
+        default=None,
+        description="For a system without OpenAI's protocol, such as the one that is to be replaced: a question is "
+        "POSTed to `base_url` as a JSON object, another comes back. `eval run --baseline NAME/it` compares with it.",
+    )
     api_key_env: str | None = Field(default=None, description="The environment variable that holds its API key.")
     prices: Prices | None = Field(default=None, description="Of every model without prices of its own.")
     models: dict[str, RemoteModel] = Field(
@@ -47,6 +60,12 @@ class Provider(Strict):
     )
     region: str = Field(default="", description="Where it runs, as the record of a request names it.")
     timeouts: Timeouts = Field(default=Timeouts(), description="How long the provider is waited for.")
+
+    @model_validator(mode="after")
+    def _speaks(self) -> Self:
+        if self.plain is None and not self.base_url.rstrip("/").endswith("/v1"):
+            raise ValueError("base_url ends in /v1; a system without OpenAI's protocol needs `plain: {}`")
+        return self
 
 
 class EchoCall(Strict):

@@ -54,6 +54,15 @@ VARIABLES = (URL, KEY, DATA, DATABASE, CONFIG, ENGINE, MASTER_KEY, MASTER_KEY_CO
 
 
 @dataclass(frozen=True, slots=True)
+class PlainSettings:
+    """The fields of JSON in which a system without OpenAI's protocol is asked and answers. `max_tokens`: "", none."""
+
+    prompt: str = "prompt"
+    text: str = "generated_text"
+    max_tokens: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderSettings:
     """A remote provider. `price` is that of every model without one of its own in `prices`."""
 
@@ -66,6 +75,7 @@ class ProviderSettings:
     region: str
     timeouts: Timeouts
     reasoning: frozenset[str]  # models that take max_completion_tokens, not max_tokens
+    plain: PlainSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +324,7 @@ def _provider(name: str, given: configfile.Provider, env: Mapping[str, str], pat
         region=given.region,
         timeouts=Timeouts(**given.timeouts.model_dump()),
         reasoning=frozenset(n for n, m in given.models.items() if m.max_tokens_field == "max_completion_tokens"),
+        plain=PlainSettings(**given.plain.model_dump()) if given.plain else None,
     )
 
 

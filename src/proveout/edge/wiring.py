@@ -352,6 +352,7 @@ def _provider(given: ProviderSettings) -> Provider:
         region=given.region,
         timeouts=given.timeouts,
         reasoning=given.reasoning,
+        plain=given.plain,
     )
 
 

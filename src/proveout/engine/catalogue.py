@@ -19,10 +19,11 @@ from proveout.domain import Excerpts, ModelUse, Price, Timeouts
 from proveout.engine.echo import Echo
 from proveout.engine.local import LocalModel
 from proveout.engine.model import Model
+from proveout.engine.plain import Plain
 from proveout.engine.remote import Remote
 from proveout.engine.weights import EMBEDDER
 from proveout.errors import NotFound, Unavailable
-from proveout.settings import EchoSettings
+from proveout.settings import EchoSettings, PlainSettings
 
 ECHO = "echo"
 LOCAL = "local"
@@ -48,6 +49,7 @@ class Provider:
     region: str = ""
     timeouts: Timeouts = Timeouts()
     reasoning: frozenset[str] = frozenset()  # models that take max_completion_tokens, not max_tokens
+    plain: PlainSettings | None = None  # it speaks no OpenAI protocol
 
     def __post_init__(self) -> None:
         if self.name in (LOCAL, ECHO) or "/" in self.name or not self.name:
@@ -74,6 +76,12 @@ class Catalogue:
         self._remotes = {
             p.name: Remote(p.base_url, p.api_key, name=p.name, timeouts=p.timeouts, reasoning=p.reasoning)
             for p in providers
+            if p.plain is None
+        }
+        self._plain = {
+            p.name: Plain(p.base_url, p.plain, p.api_key, name=p.name, timeouts=p.timeouts)
+            for p in providers
+            if p.plain
         }
         self._engine = Remote("http://engine/v1", name="The local engine", socket_path=engine)
         self._local = {f"{LOCAL}/{model.name}": model for model in local}
@@ -89,8 +97,8 @@ class Catalogue:
         provider, _, model = name.partition("/")
         if self._served.get(name) == "chat":
             return self._engine, model
-        if provider in self._remotes and model:
-            return self._remotes[provider], model
+        if provider in self._providers and model:
+            return self._remotes.get(provider) or self._plain[provider], model
         raise NotFound(f"There is no model {name!r}; there are: {', '.join(self.names())}.")
 
     def pinned(self, use: ModelUse) -> Model:
@@ -206,5 +214,5 @@ class Catalogue:
 
     async def close(self) -> None:
         """Close every connection."""
-        for remote in (self._engine, *self._remotes.values()):
+        for remote in (self._engine, *self._remotes.values(), *self._plain.values()):
             await remote.close()
