@@ -64,6 +64,7 @@ bench: $(VENV)/.ready-dev build/peers/.ready build/peers-models/.ready
 	$(BIN)/python -m bench.retrieval --output docs/measured/retrieval.md
 	$(BIN)/python -m bench.grounding --output docs/measured/grounding.md
 	$(BIN)/python -m bench.evaluations --output docs/measured/evaluations.md
+	$(BIN)/python -m bench.against_itself --output docs/measured/against-itself.md
 	$(BIN)/python -m bench.statistics --output docs/measured/statistics.md
 	$(BIN)/python -m bench.rollouts --output docs/measured/rollouts.md
 

@@ -58,11 +58,13 @@ def running(command: Sequence[str], **environment: str) -> Iterator[subprocess.P
 
 
 @contextmanager
-def proveout(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """`proveout up` without an app, the generator in both modes; its address and the owner's headers."""
+def proveout(folder: Path, echo: object = None) -> Iterator[tuple[str, dict[str, str]]]:
+    """`proveout up` without an app, the generator in both modes, fakes of these scripts; its address and the owner's
+    headers."""
     port, data, config = free_port(), folder / "data", folder / "proveout.yaml"
     exact = f"{{path: {_gguf()}, mode: deterministic}}"
-    config.write_text(f"models: {{{MODEL.removeprefix('local/')}: {{}}, {EXACT.removeprefix('local/')}: {exact}}}\n")
+    models = f"models: {{{MODEL.removeprefix('local/')}: {{}}, {EXACT.removeprefix('local/')}: {exact}}}\n"
+    config.write_text(f"{models}echo: {json.dumps(echo or {})}\n")
     command = [sys.executable, "-m", "proveout", "up", "--data", str(data), "--port", str(port)]
     with running([*command, "--config", str(config)]):
         url = f"http://127.0.0.1:{port}"

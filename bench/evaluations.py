@@ -56,8 +56,15 @@ async def by_runner(session: aiohttp.ClientSession, url: str, asked: list[str]) 
     """Tokens, and the seconds from the order to the scored end."""
     cases = [{"id": str(number), "question": text, "facts": ["a"]} for number, text in enumerate(asked)]
     body = {"dataset": "\n".join(map(json.dumps, cases)), "repeats": 1}
+    found, seconds = await evaluated(session, url, "explain", body)
+    summary = found["summary"]
+    return round(summary["effort"]["completion_tokens"] * summary["answers"]), seconds
+
+
+async def evaluated(session: aiohttp.ClientSession, url: str, app: str, body: Any) -> tuple[dict[str, Any], float]:
+    """An evaluation of an app's first release that has ended, and the seconds from its order to its end."""
     began = time.perf_counter()
-    async with session.post(url + "/api/v1/apps/explain/releases/1/evaluations", json=body) as response:
+    async with session.post(f"{url}/api/v1/apps/{app}/releases/1/evaluations", json=body) as response:
         begun: dict[str, Any] = await response.json()
     state = "running"
     while state in ("waiting", "running"):
@@ -66,8 +73,7 @@ async def by_runner(session: aiohttp.ClientSession, url: str, asked: list[str]) 
             state = (await response.json())["state"]
     seconds = time.perf_counter() - began
     async with session.get(f"{url}/api/v1/evaluations/{begun['evaluation']}") as response:
-        summary = (await response.json())["summary"]
-    return round(summary["effort"]["completion_tokens"] * summary["answers"]), seconds
+        return await response.json(), seconds
 
 
 async def measure(url: str, headers: dict[str, str]) -> tuple[list[float], list[float]]:

@@ -39,7 +39,7 @@ from proveout.store.sealing import Keyring, seal, unseal
 T = TypeVar("T")
 Draw = Callable[[Sequence[Case]], Sequence[Case]]
 
-_UNCOMPARED = {"ttft_ms", "per_token_ms", "total_ms"}  # taken at other times, under another load
+UNCOMPARED = {"ttft_ms", "per_token_ms", "total_ms"}  # taken at other times, under another load
 _MARGIN = 0.05  # points of a score
 _MARGIN_OF_AMOUNTS = 0.2  # parts of the baseline's mean
 _SCORED = 16  # answers at a time
@@ -319,7 +319,7 @@ def _compare(
     judged: JudgedSides | None,
 ) -> Comparison:
     advises = {JUDGE.name} if judged and not judged.judgement.decides else set[str]()
-    left_out = _UNCOMPARED | advises
+    left_out = UNCOMPARED | advises
     both = [n for n in measures if n in candidate.scores and n in baseline.scores and n not in left_out]
     tags = {case.id: frozenset(case.tags) for case in cases}
     aimed = {judged.target.metric for judged in targets}
