@@ -278,6 +278,7 @@ def test_effort() -> None:
     names = ("ttft_ms", "per_token_ms", "total_ms", "tokens", "cost")
     assert [score(name, Case("a", "q"), "x", **spent) for name in names] == [50.0, 10.0, 150.0, 111.0, 0.002]
     assert [score(name, Case("a", "q"), "x") for name in names] == [None, None, 0.0, 0.0, None]
+    assert score("tokens", Case("a", "q"), "x", first_token_ms=50.0) is None  # a model that tells no usage
 
 
 def test_scores_are_of_the_kind_that_they_say() -> None:

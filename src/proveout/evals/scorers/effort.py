@@ -25,8 +25,9 @@ def total_ms(case: Case, delivered: Delivered) -> float | None:
 
 
 def tokens(case: Case, delivered: Delivered) -> float | None:
-    """Of the prompt and the answer; 0 where no model was asked."""
-    return float(delivered.usage.prompt_tokens + delivered.usage.completion_tokens)
+    """Of the prompt and the answer; 0 where no model was asked, None where one answered and told no usage."""
+    used = delivered.usage.prompt_tokens + delivered.usage.completion_tokens
+    return float(used) if used or delivered.first_token_ms is None else None
 
 
 def cost(case: Case, delivered: Delivered) -> float | None:
