@@ -6,9 +6,9 @@ import base64
 import binascii
 import hashlib
 import re
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 
 class Strict(BaseModel):
@@ -45,13 +45,13 @@ class Plain(Strict):
 
 
 class Provider(Strict):
-    base_url: str = Field(
-        pattern=r"^https?://.+", description="Where its OpenAI protocol is; ends in `/v1`. With `plain`: what is asked."
-    )
     plain: Plain | None = Field(
         default=None,
         description="For a system without OpenAI's protocol, such as the one that is to be replaced: a question is "
         "POSTed to `base_url` as a JSON object, another comes back. `eval run --baseline NAME/it` compares with it.",
+    )
+    base_url: str = Field(
+        pattern=r"^https?://.+", description="Where its OpenAI protocol is; ends in `/v1`. With `plain`: what is asked."
     )
     api_key_env: str | None = Field(default=None, description="The environment variable that holds its API key.")
     prices: Prices | None = Field(default=None, description="Of every model without prices of its own.")
@@ -61,11 +61,12 @@ class Provider(Strict):
     region: str = Field(default="", description="Where it runs, as the record of a request names it.")
     timeouts: Timeouts = Field(default=Timeouts(), description="How long the provider is waited for.")
 
-    @model_validator(mode="after")
-    def _speaks(self) -> Self:
-        if self.plain is None and not self.base_url.rstrip("/").endswith("/v1"):
-            raise ValueError("base_url ends in /v1; a system without OpenAI's protocol needs `plain: {}`")
-        return self
+    @field_validator("base_url")
+    @classmethod
+    def _speaks(cls, base_url: str, given: ValidationInfo) -> str:
+        if not given.data.get("plain") and not base_url.rstrip("/").endswith("/v1"):
+            raise ValueError("it must end in /v1; a system without OpenAI's protocol needs `plain: {}` beside it")
+        return base_url
 
 
 class EchoCall(Strict):

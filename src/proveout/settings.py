@@ -305,7 +305,7 @@ def _read_config(path: Path) -> configfile.ConfigFile:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise StartRefused(f"{path}: {key}: {first['msg']}") from error
+        raise StartRefused(f"{path}: {key}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
 def _provider(name: str, given: configfile.Provider, env: Mapping[str, str], path: Path | None) -> ProviderSettings:

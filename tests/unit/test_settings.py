@@ -89,7 +89,7 @@ def test_scripts_of_fakes(tmp_path: Path) -> None:
         ("echo: {desk: {delay: 2}}", "echo.desk.delay"),
         ("echo: {a/b: {}}", "echo"),
         ("capture: {apps: {desk: often}}", "capture"),
-        ("providers: {acme: {base_url: https://a.example/ask}}", "providers.acme: Value error, base_url ends"),
+        ("providers: {acme: {base_url: https://a.example/ask}}", "providers.acme.base_url: it must end in /v1"),
         ("providers: {acme: {base_url: https://a.example/ask, plain: {text: ''}}}", "providers.acme.plain.text"),
         ("providers: {acme: {base_url: https://a.example/v1, timeouts: {first: 0}}}", "providers.acme.timeouts.first"),
     ],
