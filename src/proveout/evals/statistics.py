@@ -37,6 +37,7 @@ Answers = Sequence[Sequence[float]]
 FLIPS = 9_999
 _MANY = 2_000
 _PRODUCT = 250_000  # multiplications at a time: more would be spread over threads, which costs more than it saves
+_ALL_CHANCE = 1 - 1e-12
 _UNSEEN = 0.02  # prior events of a rate of which none was seen; small, so that 2 of 500 against 0 of 500 still tell
 
 
@@ -334,29 +335,45 @@ def rare_power(rate: float, answers: int, limit: float, alpha: float = 0.025) ->
 def cohens_kappa(a: Sequence[Hashable], b: Sequence[Hashable], confidence: float = 0.95) -> Interval:
     """Cohen's κ of two raters over the same items (1960).
 
-    Fleiss, Cohen & Everitt's (1969) standard error gives the number of items that the agreement is worth; Wilson's
-    bounds of the agreement for so many, turned into κ, do not run over 1 as κ ± 2 standard errors does.
+    The jackknife's standard error (Fleiss & Davies 1982, American J. of Epidemiology 115:841), which few items of a
+    rare label do not make too small, gives the number of items that the agreement is worth; Wilson's bounds of the
+    agreement for so many, turned into κ, do not run over 1 as κ ± 2 standard errors does.
     """
     n = len(a)
     if n == 0 or n != len(b):
         raise ValueError("two raters must have rated the same items, at least one")
     labels = list(dict.fromkeys([*a, *b]))
     joint = Counter(zip(a, b, strict=True))
-    table = np.array([[joint[x, y] for y in labels] for x in labels], dtype=np.float64) / n
-    rows, columns = table.sum(axis=1), table.sum(axis=0)
-    agreed, chance = float(np.trace(table)), float(rows @ columns)
-    if chance >= 1 - 1e-12:
+    table = np.array([[joint[x, y] for y in labels] for x in labels], dtype=np.float64)
+    agreed, chance = _agreement(table)
+    if chance >= _ALL_CHANCE:
         return Interval(1.0, -1.0, 1.0, n, confidence)  # only one label was ever used: κ says nothing
     kappa = (agreed - chance) / (1 - chance)
-    on = np.diag(table) * (1 - (rows + columns) * (1 - kappa)) ** 2
-    pairs = table * (columns[:, None] + rows[None, :]) ** 2 * (1 - kappa) ** 2
-    off = float(pairs.sum() - np.trace(pairs))
-    variance = (float(on.sum()) + off - (kappa - chance * (1 - kappa)) ** 2) / (n * (1 - chance) ** 2)
-    spare = agreed * (1 - agreed)
+    variance, spare = _jackknifed(table, kappa), agreed * (1 - agreed)
     effective = spare / (variance * (1 - chance) ** 2) if spare > 1e-12 and variance > 0 else float(n)
     t = t_quantile((1 + confidence) / 2, max(n - 1, 1))
     low, high = ((share - chance) / (1 - chance) for share in _wilson(agreed, effective, t))
     return Interval(kappa, low, high, n, confidence)
+
+
+def _agreement(table: Floats) -> tuple[float, float]:
+    """The share of items that two raters agree on, and the share that they would by chance; `table` counts items by
+    the label of either."""
+    n = table.sum()
+    return float(np.trace(table) / n), float(table.sum(axis=1) @ table.sum(axis=0) / n**2)
+
+
+def _jackknifed(table: Floats, kappa: float) -> float:
+    """The variance of κ, from what it becomes without each of the items; items of one cell of the table are alike."""
+    without, counts, n = [], [], table.sum()
+    for cell in zip(*np.nonzero(table), strict=True):
+        fewer = table.copy()
+        fewer[cell] -= 1
+        agreed, chance = _agreement(fewer) if n > 1 else (1.0, 1.0)
+        without.append((agreed - chance) / (1 - chance) if chance < _ALL_CHANCE else kappa)
+        counts.append(table[cell])
+    deviation = np.array(without) - np.average(without, weights=counts)
+    return float((n - 1) / n * np.sum(np.array(counts) * deviation**2))
 
 
 def prediction_powered_mean(
