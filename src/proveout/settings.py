@@ -30,6 +30,10 @@ class Variable:
     meaning: str
     default: str = ""
 
+    def of(self, environ: Mapping[str, str]) -> str:
+        """Its value in an environment, else the default."""
+        return environ.get(self.name) or self.default
+
 
 URL = Variable("PROVEOUT_URL", "The server that the command line talks to.", "http://127.0.0.1:8080")
 KEY = Variable("PROVEOUT_KEY", "The API key that the command line sends. Default: the text of DATA/owner.key.")
@@ -214,11 +218,17 @@ class MlflowSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What a process was told by its environment and its config file."""
+class ClientSettings:
+    """Which server the command line asks, and with which key."""
 
     url: str
     key: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a process of the server was told by its environment and its config file."""
+
     data: Path
     database: str | None = field(repr=False)
     engine: Path | None
@@ -242,6 +252,12 @@ class Settings:
     stages: Path | None  # the file of the stage policies, unless it is the shipped one
 
 
+def read_client(environ: Mapping[str, str] | None = None) -> ClientSettings:
+    """Reads what the command line needs; the server's config file, and the secrets that it names, are not."""
+    env = os.environ if environ is None else environ
+    return ClientSettings(URL.of(env).rstrip("/"), KEY.of(env) or _owner_key(Path(DATA.of(env)).expanduser()))
+
+
 def read(environ: Mapping[str, str] | None = None) -> Settings:
     """Reads the environment and the config file.
 
@@ -250,15 +266,13 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     env = os.environ if environ is None else environ
 
     def get(variable: Variable) -> str:
-        return env.get(variable.name) or variable.default
+        return variable.of(env)
 
     data = Path(get(DATA)).expanduser().absolute()
     path = _config_path(get(CONFIG), data)
     config = configfile.ConfigFile() if path is None else _read_config(path)
     engine = get(ENGINE)
     return Settings(
-        url=get(URL).rstrip("/"),
-        key=get(KEY) or _owner_key(data),
         data=data,
         database=get(DATABASE) or None,
         engine=Path(engine) if engine else None,

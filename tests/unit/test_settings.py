@@ -6,6 +6,7 @@ from proveout.domain import Timeouts, ToolCall
 from proveout.errors import StartRefused
 from proveout.settings import (
     ChatSettings,
+    ClientSettings,
     EchoReply,
     MailSettings,
     NotifySettings,
@@ -14,12 +15,26 @@ from proveout.settings import (
     WebhookSettings,
     WitnessSettings,
     read,
+    read_client,
 )
 
 
 def settings(folder: Path, text: str) -> Settings:
     (folder / "proveout.yaml").write_text(text)
     return read({"PROVEOUT_CONFIG": str(folder / "proveout.yaml"), "PROVEOUT_DATA": str(folder)})
+
+
+def test_the_command_line_needs_none_of_the_servers_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "proveout.yaml").write_text(
+        "providers: {acme: {base_url: https://acme.example/v1, api_key_env: NOT_SET}}"
+    )
+    (tmp_path / "owner.key").write_text("pk_owner\n")
+    told = {"PROVEOUT_DATA": str(tmp_path), "PROVEOUT_URL": "https://proveout.example/"}
+    assert read_client(told) == ClientSettings("https://proveout.example", "pk_owner")
+    assert read_client({**told, "PROVEOUT_KEY": "pk_mine"}).key == "pk_mine"
+    with pytest.raises(StartRefused, match="NOT_SET"):
+        read(told)
 
 
 def test_timeouts_of_a_provider(tmp_path: Path) -> None:

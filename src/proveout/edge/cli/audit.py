@@ -18,7 +18,7 @@ import typer
 
 from proveout import settings
 from proveout.edge.cli import output, requests
-from proveout.edge.cli.client import ask, connect
+from proveout.edge.cli.client import ask, connected
 from proveout.errors import InvalidInput, Unavailable
 from proveout.ledger.verify import (
     ENTRIES,
@@ -169,8 +169,8 @@ def export(
 
 
 async def _write_lines(file: Path, asked: Mapping[str, Any]) -> int:
-    told, count = settings.read(), 0
-    async with connect(told.url, told.key) as client:
+    count = 0
+    async with connected() as client:
         with file.open("wb") as out:
             async for line in client.lines("/api/v1/log/exports", asked):
                 out.write(line)
@@ -250,7 +250,7 @@ def _tell(checkpoint: Checkpoint | None, findings: list[Finding], json: bool) ->
 
 def _server(key: str | None) -> tuple[Fetch, str]:
     """Reads the log of PROVEOUT_URL; and its key, the one that was given or the one that the server states."""
-    told = settings.read()
+    told = settings.read_client()
     about = ask("GET", "/api/v1/log")
     base, authorization = told.url + about["path"], f"Bearer {told.key}"
 

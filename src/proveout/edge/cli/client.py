@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,51 +34,54 @@ class Client:
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
-        self._url = url
+        self.url = url
 
     async def call(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Any:
         """The answer's JSON, None when it has none. Raises Refused with the server's own words."""
         payload: dict[str, Any] = {"data": body} if isinstance(body, bytes) else {"json": body}
         try:
             async with self._session.request(
-                method, self._url + path, headers=headers, **(payload if body is not None else {})
+                method, self.url + path, headers=headers, **(payload if body is not None else {})
             ) as response:
                 if response.status == 204:
                     return None
                 answer = await response.json(content_type=None)
         except (aiohttp.ClientError, ConnectionError, ValueError) as error:
-            raise Unavailable(f"{self._url} does not answer as a Proveout server ({error}): is it up?") from error
+            raise Unavailable(f"{self.url} does not answer as a Proveout server ({error}): is it up?") from error
         if response.status >= 400:
             said = answer.get("error", {}) if isinstance(answer, dict) else {}
-            raise Refused(response.status, said.get("message") or f"{self._url} answered {response.status}.")
+            raise Refused(response.status, said.get("message") or f"{self.url} answered {response.status}.")
         return answer
 
     async def lines(self, path: str, body: object) -> AsyncIterator[bytes]:
         """The lines of a streamed answer to a POST, as they come. Raises Refused; Unavailable when it breaks off."""
         try:
-            async with self._session.post(self._url + path, json=body) as response:
+            async with self._session.post(self.url + path, json=body) as response:
                 if response.status >= 400:
                     said = (await response.json(content_type=None)).get("error", {})
-                    raise Refused(response.status, said.get("message") or f"{self._url} answered {response.status}.")
+                    raise Refused(response.status, said.get("message") or f"{self.url} answered {response.status}.")
                 async for line in response.content:
                     yield line
         except (aiohttp.ClientError, ConnectionError, ValueError) as error:
-            raise Unavailable(f"{self._url} broke off ({error}): what came is incomplete.") from error
+            raise Unavailable(f"{self.url} broke off ({error}): what came is incomplete.") from error
 
     async def content(self, path: str) -> bytes:
-        """The bytes of a GET. Raises Refused."""
-        async with self._session.get(self._url + path) as response:
-            if response.status >= 400:
-                raise Refused(response.status, f"{self._url} answered {response.status}: {await response.text()}")
-            return await response.read()
+        """The bytes of a GET. Raises Refused, Unavailable."""
+        try:
+            async with self._session.get(self.url + path) as response:
+                if response.status >= 400:
+                    raise Refused(response.status, f"{self.url} answered {response.status}: {await response.text()}")
+                return await response.read()
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise Unavailable(f"{self.url} does not answer ({error}).") from error
 
     async def ready(self) -> dict[str, Any]:
         """What `/readyz` says, ready or not. Raises Unavailable."""
         try:
-            async with self._session.get(self._url + "/readyz") as response:
+            async with self._session.get(self.url + "/readyz") as response:
                 return dict(await response.json(content_type=None))
         except (aiohttp.ClientError, ConnectionError, ValueError) as error:
-            raise Unavailable(f"{self._url} does not answer ({error}).") from error
+            raise Unavailable(f"{self.url} does not answer ({error}).") from error
 
     async def job(self, job: str, progress: Progress | None = None) -> dict[str, Any]:
         """Waits for a job's end, telling `progress`; answers with its result. Raises Refused."""
@@ -116,12 +119,17 @@ async def connect(url: str, key: str | None, certificate: Path | None = None) ->
         yield Client(session, url)
 
 
+def connected() -> AbstractAsyncContextManager[Client]:
+    """A client of the server that the environment names. Raises StartRefused without a key."""
+    told = settings.read_client()
+    return connect(told.url, told.key)
+
+
 def ask(method: str, path: str, body: object = None) -> Any:
     """What the server that the environment names answers to one call. Raises Refused, Unavailable, StartRefused."""
 
     async def run() -> Any:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
+        async with connected() as client:
             return await client.call(method, path, body)
 
     return asyncio.run(run())

@@ -10,9 +10,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 import typer
 
-from proveout import settings
 from proveout.edge.cli import output
-from proveout.edge.cli.client import ask, connect
+from proveout.edge.cli.client import ask, connected
 from proveout.edge.cli.releases import Named, split
 from proveout.errors import InvalidInput
 from proveout.evals import leakage
@@ -241,8 +240,7 @@ def draft(
 
 async def _draft(path: str, body: Mapping[str, Any]) -> tuple[str, str]:
     """Drafts as JSON lines, and what the model failed with, if it did."""
-    told = settings.read()
-    async with connect(told.url, told.key) as client:
+    async with connected() as client:
         if body["source"] != "documents":
             return b"".join([line async for line in client.lines(path, body)]).decode(), ""
         begun = await client.call("POST", path, body)
@@ -292,8 +290,7 @@ def _text(dataset: Path) -> str:
 
 
 async def _run(name: str, number: int, body: dict[str, Any]) -> dict[str, Any]:
-    told = settings.read()
-    async with connect(told.url, told.key) as client:
+    async with connected() as client:
         begun = await client.call("POST", f"/api/v1/apps/{name}/releases/{number}/evaluations", body)
         with output.progress_bar() as progress:
             await client.job(begun["job"], progress)
@@ -302,8 +299,8 @@ async def _run(name: str, number: int, body: dict[str, Any]) -> dict[str, Any]:
 
 async def _write(evaluation: str, folder: Path) -> list[Path]:
     """The report's files, written."""
-    told, written = settings.read(), []
-    async with connect(told.url, told.key) as client:
+    written = []
+    async with connected() as client:
         for kind, ending in {"html": "html", "markdown": "md", "junit": "xml", "json": "json"}.items():
             content = await client.content(f"/api/v1/evaluations/{evaluation}/report?format={kind}")
             written.append((folder / f"{evaluation}.{ending}", content))

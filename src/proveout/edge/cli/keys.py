@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from proveout import settings
 from proveout.edge.cli import output
-from proveout.edge.cli.client import ask, connect
+from proveout.edge.cli.client import ask, connected
 from proveout.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True)
@@ -62,8 +61,7 @@ def rotate(
         raise InvalidInput("Give --master or --workspace, one of them.")
 
     async def run() -> dict[str, Any]:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
+        async with connected() as client:
             level = "master" if master else "workspace"
             begun = await client.call("POST", "/api/v1/rotations", {"level": level})
             return await client.job(begun["job"])

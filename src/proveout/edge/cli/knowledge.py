@@ -9,9 +9,8 @@ from urllib.parse import quote
 
 import typer
 
-from proveout import settings
 from proveout.edge.cli import output
-from proveout.edge.cli.client import ask, connect
+from proveout.edge.cli.client import ask, connected
 from proveout.errors import InvalidInput
 from proveout.releases.bundle import pack, read_folder
 from proveout.releases.manifest import read_app
@@ -33,9 +32,8 @@ def sync(
         raise InvalidInput(f"{folder} declares no knowledge with a source: there is nothing to sync.")
 
     async def run() -> list[dict[str, Any]]:
-        told = settings.read()
         headers = {"prefer": "respond-async", "content-type": "application/zip"}
-        async with connect(told.url, told.key) as client:
+        async with connected() as client:
             with output.progress_bar() as progress:
                 made = []
                 for name in names:

@@ -11,9 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from proveout import settings
 from proveout.edge.cli import output
-from proveout.edge.cli.client import ask, connect
+from proveout.edge.cli.client import ask, connected
 from proveout.errors import InvalidInput
 from proveout.evals.cases import read_cases
 from proveout.releases.bundle import read_folder
@@ -84,8 +83,7 @@ def create(folder: Folder, json: output.AsJson = False) -> None:
     """Make a release of an app folder. The same content gives the same release again."""
 
     async def run() -> dict[str, Any]:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
+        async with connected() as client:
             with output.progress_bar() as progress:
                 return await client.create_release(folder, progress)
 

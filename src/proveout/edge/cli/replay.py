@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from proveout import settings
 from proveout.edge.cli import output
-from proveout.edge.cli.client import connect
+from proveout.edge.cli.client import connected
 
 
 def replay(
@@ -19,8 +18,7 @@ def replay(
     """Ask a request again, of the same release, and say what differs from its record. Exit code 1: something does."""
 
     async def run() -> dict[str, Any]:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
+        async with connected() as client:
             return dict(await client.call("POST", f"/api/v1/requests/{request}/replays"))
 
     found = asyncio.run(run())

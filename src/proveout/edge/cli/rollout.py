@@ -13,10 +13,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from proveout import settings
 from proveout.domain import STAGES
 from proveout.edge.cli import output
-from proveout.edge.cli.client import Client, Refused, connect
+from proveout.edge.cli.client import Client, Refused, connected
 from proveout.edge.cli.releases import split
 from proveout.errors import InvalidInput, NotFound
 from proveout.releases.plan import Plan
@@ -45,8 +44,7 @@ def start(
     name, number = split(release)
 
     async def run() -> dict[str, Any]:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
+        async with connected() as client:
             path = await _path(client, name, stage)
             return dict(await client.call("POST", path, {"action": "start", "release": number}))
 
@@ -68,8 +66,7 @@ def status(
     """Show a rollout: its step, the evidence against it and for it, both arms, and every decision."""
 
     async def run() -> dict[str, Any]:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
+        async with connected() as client:
             path = await path_of_rollout(client, name, stage)
             found = dict(await client.call("GET", path))
             return await _followed(client, path, found, json) if follow else found
@@ -138,8 +135,7 @@ def simulate(
     name, number = split(release)
 
     async def ask() -> tuple[dict[str, Any], dict[str, Any]]:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
+        async with connected() as client:
             found = await client.call("GET", f"/api/v1/apps/{name}/releases/{number}")
             return dict(found), dict(await client.call("GET", await _path(client, name, stage) + "/baseline"))
 
@@ -185,8 +181,7 @@ def rollback(
     """Go back: take away the candidate of a rollout, or make an earlier stable release stable again."""
 
     async def run() -> dict[str, Any]:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
+        async with connected() as client:
             highest = (await _stages(client, name))[-1]
             elsewhere = [] if stage else [one for one in await _under_way(client, name) if one != highest]
             if elsewhere:
@@ -205,8 +200,7 @@ def rollback(
 
 def _order(name: str, stage: str, action: str) -> dict[str, Any]:
     async def run() -> dict[str, Any]:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
+        async with connected() as client:
             path = await path_of_rollout(client, name, stage)
             return dict(await client.call("POST", path, {"action": action}))
 

@@ -13,7 +13,7 @@ import typer
 
 from proveout import settings
 from proveout.edge.cli import output
-from proveout.edge.cli.client import Client, Refused, connect
+from proveout.edge.cli.client import Client, Refused, connect, connected
 from proveout.edge.logs import begin_log
 from proveout.edge.processes.up import Plan, Running
 from proveout.edge.processes.up import up as start
@@ -130,9 +130,8 @@ def login(json: output.AsJson = False) -> None:
     """Print a one-time link that opens the console as the holder of your key."""
 
     async def run() -> str:
-        told = settings.read()
-        async with connect(told.url, told.key) as client:
-            return f"{told.url}/login?code={(await client.call('POST', '/api/v1/logins'))['code']}"
+        async with connected() as client:
+            return f"{client.url}/login?code={(await client.call('POST', '/api/v1/logins'))['code']}"
 
     link = asyncio.run(run())
     output.document({"link": link}) if json else output.say(link)
