@@ -257,6 +257,21 @@ def test_who_asks_how_often_and_what_users_asked(
     assert call(server, "POST", path, body, keys["developer"])[0] == 404  # it may not open what users said
 
 
+def test_an_evaluation_that_fails_says_why(server: Server, app_folder: Callable[..., Path]) -> None:
+    files = {**APP, "scorers.py": "def polite(case, delivered) -> bool:\n    return delivered['nothing']\n"}
+    release = create(
+        server, app_folder({**files, "app.yaml": APP["app.yaml"].replace("numbers", "failing")}, "failing")
+    )
+    run = server.cli("eval", "run", release)
+    assert run.returncode != 0 and "nothing" in run.stderr, run
+    (listed,) = call(server, "GET", "/apps/failing/evaluations")[1]["evaluations"]
+    assert listed["state"] == "failed" and "nothing" in listed["error"], listed
+    shown = server.cli("eval", "list", "failing").stdout
+    assert f"{listed['id']} failed: " in shown, shown
+    status, refused = call(server, "GET", f"/evaluations/{listed['id']}/report")
+    assert status == 409 and "nothing" in refused["error"]["message"], refused
+
+
 def test_a_killed_evaluation_asks_nothing_twice(scripted: Scripted, app_folder: Callable[..., Path]) -> None:
     """kill -9 of the worker in the middle: what had an answer is not asked again, and the evaluation ends."""
     server, questions = scripted.server, 60

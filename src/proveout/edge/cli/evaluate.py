@@ -158,8 +158,11 @@ def list_(name: Annotated[str, typer.Argument(metavar="APP")], json: output.AsJs
     if json:
         output.document(found)
         return
-    rows = [{**e, "verdict": (e["summary"] or {}).get("verdict", "not ended")} for e in found["evaluations"]]
+    rows = [{**e, "verdict": e["summary"]["verdict"] if e["summary"] else e["state"]} for e in found["evaluations"]]
     output.table(rows, ("id", "release", "baseline", "verdict", "repeats", "created"))
+    for failed in rows:
+        if failed["error"]:
+            output.say(f"{failed['id']} failed: {failed['error']}")
     if found["judged"]:
         output.say("users' answers that were judged as they came")
         judged = [{**row, "mean": _rounded(row["mean"]), "spread": _rounded(row["spread"])} for row in found["judged"]]

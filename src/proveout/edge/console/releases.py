@@ -12,6 +12,7 @@ from starlette.responses import Response
 from proveout.access import keys
 from proveout.domain import STAGES, Evidence, Principal, Release, Right, StageName
 from proveout.edge.console import shell
+from proveout.edge.http.evaluations import with_states
 from proveout.edge.http.requests import gateway, principal
 from proveout.edge.wiring import Gateway
 from proveout.errors import NotFound, ProveoutError, Unauthenticated
@@ -100,7 +101,12 @@ async def _shown(
         rows = await session.fetch("evaluations.list", app=release.app, limit=_EVALUATIONS)
         judged = await session.fetch("judgements.of_app", app=release.app)
     mine = [row for row in rows if row["release"] == release.number]
-    return checked, found, mine, next((row for row in judged if row["release"] == release.number), None)
+    return (
+        checked,
+        found,
+        await with_states(here.jobs, release.workspace, mine),
+        next((row for row in judged if row["release"] == release.number), None),
+    )
 
 
 def _apps(here: Gateway, caller: Principal) -> list[Listed]:

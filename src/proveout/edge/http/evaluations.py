@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -21,6 +23,7 @@ from proveout.evals.bias import variants
 from proveout.evals.cases import read_cases
 from proveout.evals.plan import Effort, judging, plan
 from proveout.evals.runner import CONCURRENT, RANDOM_REPEATS, check_groups, is_random
+from proveout.jobs.runtime import Jobs
 from proveout.releases.findings import report_of, scored_cases
 from proveout.serving.resolve import find_release
 from proveout.store.pool import Row
@@ -91,7 +94,8 @@ async def create_evaluation(
             golden=body.dataset is None and body.named is None,
             bias=body.bias,
         )
-    return {"evaluation": evaluation, "job": await here.jobs.enqueue(EVALUATE, release.workspace, evaluation)}
+    job = await here.jobs.enqueue(EVALUATE, release.workspace, evaluation, job=evaluation)
+    return {"evaluation": evaluation, "job": job}
 
 
 @router.get("/apps/{app}/releases/{number}/evaluations/plan")
@@ -141,24 +145,31 @@ async def plan_evaluation(
 async def list_evaluations(
     request: Request, caller: Caller, app: str, limit: Annotated[int, Query(ge=1, le=1000)] = 50
 ) -> dict[str, Any]:
-    """The evaluations of an app, newest first, with the summaries of those that are done.
+    """The evaluations of an app, newest first: `state` (waiting, running, done, failed), the summaries of those that
+    are done, and the `error` of those that failed.
 
     `judged`: by release, what its judge made of a sample of users' answers, as they came.
     """
     keys.require(caller, Right.EVALUATIONS_RUN)
-    async with gateway(request).store.within(caller.scope) as session:
+    here = gateway(request)
+    async with here.store.within(caller.scope) as session:
         rows = await session.fetch("evaluations.list", app=app, limit=limit)
         judged = await session.fetch("judgements.of_app", app=app)
-    return {"evaluations": [dict(row) for row in rows], "judged": [dict(row) for row in judged]}
+    return {
+        "evaluations": await with_states(here.jobs, caller.key.workspace, rows),
+        "judged": [dict(row) for row in judged],
+    }
 
 
 @router.get("/evaluations/{evaluation}")
 async def show_evaluation(request: Request, caller: Caller, evaluation: str) -> dict[str, Any]:
-    """The summary of an evaluation and every scored answer."""
+    """How an evaluation stands (`state`, and the `error` of one that failed), its summary and every scored answer."""
     keys.require(caller, Right.EVALUATIONS_RUN)
     row, cases = await _evaluation(request, caller, evaluation)
     shown = ("id", "app", "release", "baseline", "golden", "repeats", "summary", "created")
-    return {**{key: row[key] for key in shown}, "cases": msgspec.to_builtins(cases)}
+    about = {key: row[key] for key in shown}
+    (stands,) = await with_states(gateway(request).jobs, caller.key.workspace, [about])
+    return {**stands, "cases": msgspec.to_builtins(cases)}
 
 
 @router.get("/evaluations/{evaluation}/report")
@@ -169,10 +180,27 @@ async def show_report(
     keys.require(caller, Right.EVALUATIONS_RUN)
     row, cases = await _evaluation(request, caller, evaluation)
     if row["summary"] is None:
-        raise Conflict(f"{evaluation} has not ended yet.")
+        (stands,) = await with_states(gateway(request).jobs, caller.key.workspace, [row])
+        raise Conflict(f"{evaluation} has no report: it is {stands['state']}. {stands['error'] or ''}".rstrip())
     made = report_of(find(request, caller, row["app"], row["release"]), row, cases)
     kind, write = _FORMATS[format]
     return Response(write(made), media_type=kind, headers={"content-security-policy": _STYLED_ALONE})
+
+
+async def with_states(jobs: Jobs, workspace: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Evaluations, each with its `state`, and `error` where it failed. An evaluation's job has its id."""
+
+    async def stands(row: Row) -> tuple[str, str | None]:
+        if row["summary"] is not None:
+            return "done", None
+        try:
+            found = await jobs.state(workspace, row["id"])
+        except NotFound:
+            return "failed", "Its job is not known any more: start it again, what was answered is not asked again."
+        return found.state, found.error["message"] if found.error else None
+
+    found = await asyncio.gather(*map(stands, rows))
+    return [{**row, "state": state, "error": error} for row, (state, error) in zip(rows, found, strict=True)]
 
 
 async def _evaluation(request: Request, caller: Principal, evaluation: str) -> tuple[Row, list[dict[str, Any]]]:
