@@ -309,6 +309,11 @@ class Mlflow(Strict):
 class ConfigFile(Strict):
     """The server's config file, `proveout.yaml`."""
 
+    url: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s/?#]+(/[^\s?#]*)?)?$",
+        description="Where people reach this server, for links in notifications: `https://proveout.example.com`.",
+    )
     providers: dict[str, Provider] = Field(
         default_factory=dict, description="Model providers that speak OpenAI's protocol. Nothing else is called."
     )

@@ -229,6 +229,7 @@ class ClientSettings:
 class Settings:
     """What a process of the server was told by its environment and its config file."""
 
+    url: str  # where people reach it; "": not told
     data: Path
     database: str | None = field(repr=False)
     engine: Path | None
@@ -273,6 +274,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     config = configfile.ConfigFile() if path is None else _read_config(path)
     engine = get(ENGINE)
     return Settings(
+        url=config.url.rstrip("/"),
         data=data,
         database=get(DATABASE) or None,
         engine=Path(engine) if engine else None,

@@ -79,7 +79,7 @@ class World:
         self.integrator = Integrator(store, LogKeys(Keyring(bytes(32)), "proveout.example"))
 
     def outbox(self, channel: Channel, patience: Patience = QUICK, on: frozenset[Topic] = frozenset(TOPICS)) -> Outbox:
-        return Outbox(self.store, Target(channel, on, None), str, patience)
+        return Outbox(self.store, Target(channel, on, None), str, patience=patience)
 
     async def begin(self, *outboxes: Outbox) -> None:
         for outbox in outboxes:

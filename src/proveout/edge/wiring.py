@@ -176,7 +176,7 @@ async def worker(settings: Settings) -> AsyncIterator[Mapping[str, Job]]:
             Loop("retention", partial(_expire, ground.store, settings.retention), 3600, "old records not deleted"),
         ]
         for target in targets(settings.notify):
-            outbox = Outbox(ground.store, target, ground.directory.name_of)
+            outbox = Outbox(ground.store, target, ground.directory.name_of, settings.url)
             loops.append(Loop("notifications", outbox.turn, 0.5, f"{target.name} not told"))
         if policy.refresh.criteria:
             refreshes = Refreshes(ground.store, jobs, ground.directory, gate)

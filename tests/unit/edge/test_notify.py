@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -38,9 +39,9 @@ ROLLOUT = {"app": "desk", "stage": "beta", "release": 5, "stable": 4, "rollout":
 GIVEN = Notification("event_1", "rollback", AT, "default", "desk@5 was rolled back in beta", "Because.", "desk", "beta")
 
 
-def said(kind: Kind, by: str = "key_1", **facts: Any) -> Notification | None:
+def said(kind: Kind, by: str = "key_1", url: str = "", **facts: Any) -> Notification | None:
     event = {"kind": kind.value, "at": AT, "facts": {"by": by, **facts}, "commitment": "q6ur" * 10}
-    return notification(event, "default", {"key_1": "ada"}.__getitem__)
+    return notification(event, "default", {"key_1": "ada"}.__getitem__, url)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,12 @@ def said(kind: Kind, by: str = "key_1", **facts: Any) -> Notification | None:
 def test_what_is_said(kind: Kind, facts: dict[str, Any], topic: str, title: str, words: str) -> None:
     given = said(kind, **facts)
     assert given is not None and (given.type, given.title) == (topic, title) and words in given.text
-    assert given.id == "event_" + "ab" * 16 and "\n" not in given.text
+    assert given.id == "event_" + "ab" * 16 and "\n" not in given.text and given.link == ""
+    linked = said(kind, url="https://proveout.example.com", **facts)
+    assert linked is not None
+    assert re.fullmatch(
+        r"https://proveout\.example\.com/(rollouts/desk/beta|releases(/desk/\d)?|operations)", linked.link
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,6 +129,13 @@ def test_what_is_said(kind: Kind, facts: dict[str, Any], topic: str, title: str,
 )
 def test_what_is_not_said(kind: Kind, facts: dict[str, Any]) -> None:
     assert said(kind, **facts) is None
+
+
+def test_a_chat_and_a_letter_end_in_the_link() -> None:
+    linked = replace(GIVEN, link="https://proveout.example.com/rollouts/desk/beta")
+    mail = Mail(MailSettings(("a@example.com",), "b@example.com", "127.0.0.1", 25, "none"))
+    assert "Because.\n\nhttps://proveout.example.com/rollouts/desk/beta\n\n" in mail.letter(linked).get_content()
+    assert json.loads(linked.body)["link"] == linked.link and "http" not in mail.letter(GIVEN).get_content()
 
 
 def test_what_has_expired_is_not_said() -> None:
@@ -179,7 +192,7 @@ def test_a_webhook_is_signed_as_the_standard_has_it() -> None:
         told = Receiver("whsec_" + base64.b64encode(SECRET).decode()).verify(body, headers)
         assert told == {
             **{"id": "event_1", "type": "rollback", "time": "2026-11-22T12:00:00Z", "workspace": "default"},
-            **{"title": GIVEN.title, "text": "Because.", "app": "desk", "stage": "beta", "facts": {}},
+            **{"title": GIVEN.title, "text": "Because.", "app": "desk", "stage": "beta", "link": "", "facts": {}},
         }
         assert headers["webhook-id"] == "event_1" and headers["content-type"] == "application/json"
         for wrong in (body + b" ", body.replace(b"beta", b"prod")):

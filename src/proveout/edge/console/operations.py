@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from proveout.access import keys
 from proveout.domain import STAGES, Outcome, Principal, Release, Right, Route
-from proveout.edge.console import charts, rollouts, shell
+from proveout.edge.console import charts, shell
 from proveout.edge.http import health
 from proveout.edge.http.requests import gateway, principal
 from proveout.edge.notify.outbox import states
@@ -30,6 +30,7 @@ from proveout.ledger.journal import Ending, Filter, now
 from proveout.store.pool import Row
 
 _LISTED = 25  # requests on one page
+_ENDED_HOURS = 24  # after its end, a rollout is listed for so long
 _NO_END_AFTER = timedelta(minutes=15)  # longer than any answer takes
 _SEEN = timedelta(hours=24)  # how far back a model's state looks
 
@@ -131,7 +132,7 @@ class Numbers:
     costs: Sequence[report.Cost]
     asked: Mapping[str, Row]  # of each model
     requests: Sequence[Row]
-    rollouts: Sequence[rollouts.Shown]
+    rollouts: Sequence[Mapping[str, Any]]  # that run, or ended lately
     untold: Sequence[Mapping[str, Any]]  # targets of notifications that do not take them
 
 
@@ -230,7 +231,7 @@ async def _numbers(
         costs=await report.costs(here.store, scope, view.by, since),
         asked=await report.models(here.store, scope, now() - _SEEN),
         requests=await here.rooms.journal.newest(scope, _LISTED + 1, which, before=times.get("before")),
-        rollouts=await rollouts.shown(here, caller),
+        rollouts=await here.rollouts.recent(scope, _ENDED_HOURS),
         untold=[target for target in targets if target["error"]],
     )
 

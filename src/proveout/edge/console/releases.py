@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from proveout.access import keys
-from proveout.domain import STAGES, Evidence, Principal, Release, Right, StageName
+from proveout.domain import STAGES, Evidence, Principal, Release, Right, Route, StageName
 from proveout.edge.console import shell
 from proveout.edge.http.evaluations import with_states
 from proveout.edge.http.requests import gateway, principal
@@ -24,15 +24,19 @@ from proveout.store.pool import Row
 _FACTS = ("purpose", "problem", "objectives", "targets", "owners", "risk", "risks", "data_classes")
 _SHOWN = 10  # releases of an app
 _EVALUATIONS = 20
+_REFRESHES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An app, its newest releases, and the stages that each serves."""
+    """An app, its newest releases with the stages that each serves, and what its stages were offered lately because
+    they follow documents."""
 
     app: str
-    releases: Sequence[tuple[Release, Sequence[str]]]
+    releases: Sequence[tuple[Release, Sequence[StageName]]]
     more: int
+    candidates: Mapping[int, Sequence[Route]]  # by release, where it is the candidate
+    refreshes: Sequence[Row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ async def list_releases(request: Request) -> Response:
         keys.require(caller, Right.RELEASES_READ)
     except ProveoutError as error:
         return shell.refused(error, caller, "Not here, or not for your key")
-    return shell.page("releases.html", caller, apps=_apps(gateway(request), caller), at=now())
+    return shell.page("releases.html", caller, apps=await _apps(gateway(request), caller), at=now())
 
 
 async def show_release(request: Request) -> Response:
@@ -109,16 +113,24 @@ async def _shown(
     )
 
 
-def _apps(here: Gateway, caller: Principal) -> list[Listed]:
+async def _apps(here: Gateway, caller: Principal) -> list[Listed]:
+    directory, workspace = here.directory(), caller.key.workspace
     mine: dict[str, list[Release]] = {}
-    for release in here.directory().releases.values():
-        if release.workspace == caller.key.workspace:
+    for release in directory.releases.values():
+        if release.workspace == workspace:
             mine.setdefault(release.app, []).append(release)
     listed = []
-    for app, releases in sorted(mine.items()):
-        releases.sort(key=lambda release: -release.number)
-        shown = [(r, s) for r in releases if (s := here.directory().stages_of(r)) or r in releases[:_SHOWN]]
-        listed.append(Listed(app, shown, len(releases) - len(shown)))
+    async with here.store.within(caller.scope) as session:
+        for app, releases in sorted(mine.items()):
+            releases.sort(key=lambda release: -release.number)
+            candidates: dict[int, list[Route]] = {}
+            for route in directory.routes.values():
+                if (route.workspace, route.app) == (workspace, app) and route.candidate:
+                    candidates.setdefault(route.candidate.release, []).append(route)
+            kept = {r.number for r in releases[:_SHOWN]} | candidates.keys()
+            shown = [(r, s) for r in releases if (s := directory.stages_of(r)) or r.number in kept]
+            refreshes = await session.fetch("refreshes.list", workspace=workspace, app=app, limit=_REFRESHES)
+            listed.append(Listed(app, shown, len(releases) - len(shown), candidates, refreshes))
     return listed
 
 

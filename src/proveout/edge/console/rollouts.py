@@ -1,17 +1,23 @@
-"""The rollouts of the operations page: the evidence against a candidate on a log axis, both arms, every decision."""
+"""The page of a rollout: the evidence against a candidate on log axes, both arms side by side, every decision."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from proveout.domain import Principal, Right
+from starlette.requests import Request
+from starlette.responses import Response
+
+from proveout.access import keys
+from proveout.domain import Principal, Right, StageName
+from proveout.edge.console import shell
 from proveout.edge.console.charts import HEIGHT, STEP
-from proveout.edge.wiring import Gateway
+from proveout.edge.http.requests import gateway, principal
+from proveout.errors import NotFound, ProveoutError, Unauthenticated
+from proveout.ledger.journal import now
 
-_HOURS = 24  # after its end, a rollout is shown for so long
 _LOWEST = -1.0  # of the axis, in powers of ten
 _ROOM = 0.5  # above the threshold
 _ACTIVE = ("running", "paused", "frozen")
@@ -32,6 +38,20 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Guardrail:
+    """A test against harm. `needed`: the e-value that would roll back by itself; `share`: how far it has come there."""
+
+    name: str
+    weight: float
+    threshold: float | None  # of an amount
+    candidate: int
+    stable: int
+    e_value: float
+    needed: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Shown:
     """A rollout as the page shows it. `orders` are those that its state and the caller's rights allow."""
 
@@ -39,30 +59,64 @@ class Shown:
     evidence: Evidence
     compared: Sequence[tuple[str, int, int]]  # name, candidate, stable
     scores: Sequence[tuple[str, float | None, float | None]]  # whose; the candidate's mean, the stable's
+    guardrails: Sequence[Guardrail]  # the nearest to a rollback first
     criteria: Sequence[tuple[Mapping[str, Any], float]]  # each with how far it is shown, 0 to 1, on a log axis
     orders: Sequence[str]
 
 
-async def shown(here: Gateway, caller: Principal) -> list[Shown]:
-    """The rollouts that run, and those that ended lately."""
-    may = Right.RELEASES_PROMOTE in caller.rights
-    return [_shown(one, may) for one in await here.rollouts.recent(caller.scope, _HOURS)]
+async def show_rollout(request: Request) -> Response:
+    """`GET /rollouts/{app}/{stage}`: the latest rollout of a stage, also after its end; for `releases:read`."""
+    try:
+        caller = principal(request)
+    except Unauthenticated as error:
+        return shell.welcome(request, error, 401)
+    here, app, stage = gateway(request), request.path_params["app"], request.path_params["stage"]
+    try:
+        keys.require(caller, Right.RELEASES_READ)
+        if stage not in get_args(StageName):
+            raise NotFound(f"There is no stage {stage}.")
+        about = await here.rollouts.show(caller.scope, app, stage)
+    except ProveoutError as error:
+        return shell.refused(error, caller, "There is no rollout to show")
+    return shell.page(
+        "rollout.html",
+        caller,
+        at=now(),
+        one=shown(about, caller),
+        keys={k.id: k.name for k in here.directory().keys.values() if k.workspace == caller.key.workspace},
+    )
 
 
-def _shown(about: Mapping[str, Any], may_order: bool) -> Shown:
+def shown(about: Mapping[str, Any], caller: Principal) -> Shown:
+    """A rollout, as `Rollouts.show` tells it, drawn for a caller."""
     candidate, stable = (about["arms"][arm] for arm in ("candidate", "stable"))
     compared = [
         (name, candidate["events"].get(name, 0), stable["events"].get(name, 0))
         for name in _COMPARED
-        if name in candidate["events"] or name in stable["events"]
+        if name in candidate["measured"] or name in stable["measured"]
     ]
     means = [(label, _mean(candidate, name), _mean(stable, name)) for name, label in _SCORES.items()]
-    scores = [one for one in means if one[1:] != (None, None)]
-    criteria = [(one, shown_share(one["e_value"], one["needed"])) for one in about["criteria"]]
-    active = about["state"] in _ACTIVE and may_order
-    orders = _ORDERS.get(about["state"], ("resume", "promote", "abort")) if active else ()
-    chart = evidence(about["history"], about["combined"]["needed"])
-    return Shown(about, chart, compared, scores, criteria, orders)
+    active = about["state"] in _ACTIVE and Right.RELEASES_PROMOTE in caller.rights
+    return Shown(
+        about,
+        evidence(about["history"], about["combined"]["needed"]),
+        compared,
+        [one for one in means if one[1:] != (None, None)],
+        _guardrails(about),
+        [(one, shown_share(one["e_value"], one["needed"])) for one in about["criteria"]],
+        _ORDERS.get(about["state"], ("resume", "promote", "abort")) if active else (),
+    )
+
+
+def _guardrails(about: Mapping[str, Any]) -> list[Guardrail]:
+    found = []
+    for one in about["guardrails"]:
+        if not one["weight"]:
+            continue
+        needed = about["combined"]["needed"] / one["weight"]
+        told = {name: one[name] for name in ("name", "weight", "threshold", "candidate", "stable", "e_value")}
+        found.append(Guardrail(**told, needed=needed, share=shown_share(one["e_value"], needed)))
+    return sorted(found, key=lambda guardrail: -guardrail.share)
 
 
 def _mean(counts: Mapping[str, Any], name: str) -> float | None:

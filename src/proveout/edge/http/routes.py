@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from proveout.edge.console import operations, pages, releases, timeline
+from proveout.edge.console import operations, pages, releases, rollouts, timeline
 from proveout.edge.http import health, problems
 from proveout.edge.http.control import control
 from proveout.edge.http.ledger import ledger
@@ -65,6 +65,7 @@ def application(settings: Settings) -> Starlette:
             Route("/", pages.ask, methods=["GET"]),
             Route("/releases", releases.list_releases, methods=["GET"]),
             Route("/releases/{app}/{number:int}", releases.show_release, methods=["GET"]),
+            Route("/rollouts/{app}/{stage}", rollouts.show_rollout, methods=["GET"]),
             Route("/operations", operations.operations, methods=["GET"]),
             Route("/operations/requests/{request}", timeline.show_request, methods=["GET"]),
             Route("/login", pages.login, methods=["GET"]),

@@ -21,7 +21,8 @@ NameOf = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """What a target gets. `id` is the same however often it is sent, and at every target."""
+    """What a target gets. `id` is the same however often it is sent, and at every target; `link` is the console's page
+    of it, where the server was told how people reach it."""
 
     id: str
     type: Topic | Literal["test"]
@@ -31,6 +32,7 @@ class Notification:
     text: str
     app: str | None = None
     stage: str | None = None
+    link: str = ""
     facts: Facts = field(default_factory=dict)
 
     @property
@@ -44,10 +46,11 @@ class _Said:
     topic: Topic
     title: str
     text: str
+    page: str  # of the console
 
 
-def notification(event: Row, workspace: str, name_of: NameOf) -> Notification | None:
-    """What is said of an event of the workspace's log; None where nobody is to be told of it.
+def notification(event: Row, workspace: str, name_of: NameOf, url: str = "") -> Notification | None:
+    """What is said of an event of the workspace's log; None where nobody is to be told of it. `url`: of the console.
 
     The id is made of what the log's entry commits to, which no other entry does, in any log.
     """
@@ -63,6 +66,7 @@ def notification(event: Row, workspace: str, name_of: NameOf) -> Notification | 
         workspace=workspace,
         title=_line(said.title),
         text=_line(said.text),
+        link=url and url + said.page,
         app=facts.get("app"),
         stage=facts.get("stage"),
         facts=facts,
@@ -77,31 +81,32 @@ def _line(text: str) -> str:
 def _rollout(facts: Facts, by: str) -> _Said | None:
     app, stage, why = facts["app"], facts["stage"], facts["reason"]
     new, old = f"{app}@{facts['release']}", f"{app}@{facts['stable']}"
+    page = f"/rollouts/{app}/{stage}"
     match facts["action"]:
         case "rolled_back":
             text = (
                 f"{by} ended the rollout of {new} to {stage}: {why}. {old} serves all of {stage}. "
                 f"Next: `proveout release diff {old} {new}` shows what the release had changed."
             )
-            return _Said("rollback", f"{new} was rolled back in {stage}", text)
+            return _Said("rollback", f"{new} was rolled back in {stage}", text, page)
         case "promoted":
             text = (
                 f"{by} ended its rollout: {why}. It takes the place of {old}. "
                 f"Should it prove bad: `proveout rollback {app} --stage {stage}`."
             )
-            return _Said("promotion", f"{new} was promoted to {stage}", text)
+            return _Said("promotion", f"{new} was promoted to {stage}", text, page)
         case "freeze":
             text = (
                 f"{by} decides nothing more: {why}. Both releases go on at their present weights. Next: find out why "
                 f"the arms are not met as drawn, then `proveout rollout resume {app} --stage {stage}`, or `abort`."
             )
-            return _Said("frozen", f"The rollout of {new} to {stage} is frozen", text)
+            return _Said("frozen", f"The rollout of {new} to {stage} is frozen", text, page)
         case "aborted":
             text = (
                 f"{by} ended it: {why}. {old} serves all of {stage}. "
                 f"Next: `proveout rollout simulate {new}` says how much traffic a rollout needs."
             )
-            return _Said("aborted", f"The rollout of {new} to {stage} was aborted", text)
+            return _Said("aborted", f"The rollout of {new} to {stage} was aborted", text, page)
     return None
 
 
@@ -110,6 +115,7 @@ def _route(facts: Facts, by: str) -> _Said | None:
     if "action" not in facts or facts["rollout"] is not None:  # the end of a rollout is told as such
         return None
     now, was = f"{app}@{facts['stable']}", f"{app}@{before}"
+    page = f"/releases/{app}/{facts['stable']}"
     if facts["action"] == "refreshed":  # as it was meant to
         return None
     if facts["action"] == "rolled_back":
@@ -117,12 +123,12 @@ def _route(facts: Facts, by: str) -> _Said | None:
             f"{by} rolled it back by hand. {now} serves {stage} again. "
             f"Next: `proveout release diff {now} {was}` shows what the release had changed."
         )
-        return _Said("rollback", f"{was} was rolled back in {stage}", text)
+        return _Said("rollback", f"{was} was rolled back in {stage}", text, page)
     if stage == "poc":  # where every start of a server may bring a release
         return None
     place = "It is the stage's first release." if before is None else f"It takes the place of {was}."
     text = f"{by} promoted it by hand. {place} Should it prove bad: `proveout rollback {app} --stage {stage}`."
-    return _Said("promotion", f"{now} was promoted to {stage}", text)
+    return _Said("promotion", f"{now} was promoted to {stage}", text, page)
 
 
 def _glass(facts: Facts, by: str) -> _Said:
@@ -131,13 +137,15 @@ def _glass(facts: Facts, by: str) -> _Said:
         f"{by} broke the glass, for this reason: {facts['reason']}. It lacks {', '.join(facts['lacking'])}. "
         f"Next: bring what it lacks, or `proveout rollback {app} --stage {stage}`."
     )
-    return _Said("break-glass", f"{release} entered {stage} without its evidence", text)
+    page = f"/releases/{app}/{facts['release']}"
+    return _Said("break-glass", f"{release} entered {stage} without its evidence", text, page)
 
 
 def _approval(facts: Facts, _: str) -> _Said:
     release = f"{facts['app']}@{facts['release']}"
     text = f"Everything else that {facts['stage']} demands of it is there. Next: {'; '.join(facts['lacking'])}."
-    return _Said("approval", f"{release} waits for approval to enter {facts['stage']}", text)
+    page = f"/releases/{facts['app']}/{facts['release']}"
+    return _Said("approval", f"{release} waits for approval to enter {facts['stage']}", text, page)
 
 
 def _refresh(facts: Facts, _: str) -> _Said | None:
@@ -149,12 +157,12 @@ def _refresh(facts: Facts, _: str) -> _Said | None:
         f"The refresh was judged {facts['verdict']}: {'; '.join(facts['reasons'])}. {stable} serves {stage} as before, "
         f"and this snapshot is not tried again. Next: mend the documents, and a newer snapshot is tried."
     )
-    return _Said("refresh", f"{what} was not let into {stage} of {app}", text)
+    return _Said("refresh", f"{what} was not let into {stage} of {app}", text, "/releases")
 
 
 def _sync(facts: Facts, _: str) -> _Said:
     text = f"{facts['message']} What was searched before still is. Next: mend the cause, and sync again."
-    return _Said("sync", f"The sync of the knowledge {facts['knowledge']} failed", text)
+    return _Said("sync", f"The sync of the knowledge {facts['knowledge']} failed", text, "/operations")
 
 
 _SAID: Mapping[str, Callable[[Facts, str], _Said | None]] = {

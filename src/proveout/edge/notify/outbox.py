@@ -59,6 +59,7 @@ class Outbox:
     store: Store
     target: Target
     name_of: NameOf
+    url: str = ""  # of the console
     patience: Patience = Patience()
     taken: dict[str, int] = field(default_factory=dict)
     """By workspace, up to which position the target has taken what was sent, also where that is not written yet."""
@@ -98,7 +99,7 @@ class Outbox:
 
     def _next(self, workspace: str, row: Row, events: Sequence[Row]) -> _Due | None:
         for event in events:
-            given = notification(event, workspace, self.name_of)
+            given = notification(event, workspace, self.name_of, self.url)
             if given is not None and self.target.wants(given):
                 return _Due(given, event["age"], event["position"], row["position"], row["attempts"] + 1)
         return None

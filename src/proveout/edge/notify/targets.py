@@ -101,7 +101,7 @@ class Chat:
 
     async def send(self, given: Notification) -> None:
         # Slack reads < and & as its own marks, `<!channel>` among them.
-        text = escape(f"{given.title}\n{given.text}", quote=False)
+        text = escape("\n".join(filter(None, (given.title, given.text, given.link))), quote=False)
         await _post(self.told.url, msgspec.json.encode({"text": text}), {})
 
 
@@ -152,7 +152,8 @@ class Mail:
         letter["Date"] = given.time
         letter["Message-ID"] = f"<{given.id}@{self.told.sender.partition('@')[2]}>"
         letter["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answers from machines
-        letter.set_content(f"{given.text}\n\n{given.id}, {given.time:%Y-%m-%d %H:%M:%S %Z}\n")
+        told = (given.text, given.link, f"{given.id}, {given.time:%Y-%m-%d %H:%M:%S %Z}")
+        letter.set_content("\n\n".join(filter(None, told)) + "\n")
         return letter
 
 

@@ -1,10 +1,10 @@
-// Keeps the operations page fresh: asks for it again and swaps the sections that changed. It rests while the page is
-// hidden, while text is selected, and when the button says so.
+// Keeps a page fresh: asks for it again and swaps the sections that changed. It rests while the page is hidden, while
+// text is selected, and when the button says so.
 
-const SECONDS = 10;
 const REST = 20; // times as long as the server took: a page over much data must not keep the database busy
 
 const button = document.getElementById("live");
+const SECONDS = Number(button.dataset.seconds ?? 10);
 const status = document.getElementById("fresh");
 let timer = 0;
 
