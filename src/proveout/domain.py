@@ -115,8 +115,12 @@ class Principal:
     def scope(self) -> Scope:
         return Scope(self.key.workspace, self.key.name, self.key.groups, self.rights)
 
+    def reaches(self, app: str) -> bool:
+        """Whether the key is not limited to other apps."""
+        return self.key.apps is None or app in self.key.apps
+
     def may_ask(self, app: str) -> bool:
-        return Right.APPS_ASK in self.rights and (self.key.apps is None or app in self.key.apps)
+        return Right.APPS_ASK in self.rights and self.reaches(app)
 
     def may_call(self, model: str) -> bool:
         return Right.MODELS_CALL in self.rights or model in self.key.models

@@ -483,8 +483,16 @@ def for_child(values: Mapping[Variable, object]) -> dict[str, str]:
     return {**os.environ, **given}
 
 
+_PLACES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV", "PYTHONPATH")
+_NETWORK = ("ssl_cert_file", "ssl_cert_dir", "http_proxy", "https_proxy", "no_proxy", "all_proxy")
+
+
 def for_mlflow(told: MlflowSettings) -> dict[str, str]:
-    """The environment for a process that writes to MLflow, which tells nobody else of it and does not try for long."""
+    """The environment for a process that writes to MLflow, which tells nobody else of it and does not try for long.
+
+    Of this process's own it has what any program needs, and none of the secrets.
+    """
+    ours = {name: value for name, value in os.environ.items() if name in _PLACES or name.lower() in _NETWORK}
     given = {
         "MLFLOW_TRACKING_URI": told.tracking_uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -493,4 +501,4 @@ def for_mlflow(told: MlflowSettings) -> dict[str, str]:
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
         **({"MLFLOW_TRACKING_TOKEN": told.token} if told.token else {}),
     }
-    return {**os.environ, **given}
+    return {**ours, **given}

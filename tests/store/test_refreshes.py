@@ -70,7 +70,8 @@ class Hands:
     asked: list[str] = field(default_factory=list)
     failed: Mapping[str, str] | None = None
 
-    async def enqueue(self, name: str, workspace: str, *ids: str, job: str) -> str:
+    async def enqueue(self, name: str, workspace: str, *ids: str, job: str, queue: str) -> str:
+        assert queue == "measuring"
         if job not in self.asked:
             self.asked.append(job)
         return job
@@ -350,6 +351,24 @@ def test_jobs_that_were_lost_failed_or_overtaken(dsn: str) -> None:
         await here.enter((await here.derive(2, Wanted(without=["fallback"]))).number)
         assert await here.work(again) == "put_off"
         assert [row["state"] for row in await here.all("select state from proveout.refreshes")] == ["put_off"] * 2
+
+    desk(dsn, work)
+
+
+def test_a_snapshot_that_can_never_be_asked_about_is_told_of(dsn: str) -> None:
+    """A question that fails whenever it is asked looks like a model that is away: after six tries a person is told."""
+
+    async def work(here: Desk) -> None:
+        await here.enter(2)
+        await here.push(d="four")
+        here.hands.failed = {"code": "unavailable", "message": "1 questions found no answer: [too long]"}
+        for _ in range(20):
+            await here.follow()
+            await here.all("update proveout.refreshes set ended = ended - interval '1 hour' returning id")
+        states = [row["state"] for row in await here.all("select state from proveout.refreshes order by started")]
+        assert states == ["put_off"] * 6 + ["inconclusive"]
+        [event] = await here.all("select facts from proveout.events where kind = 'releases:refresh:decided'")
+        assert event["facts"]["reasons"] == ["1 questions found no answer: [too long]"]
 
     desk(dsn, work)
 

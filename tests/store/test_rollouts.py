@@ -232,6 +232,11 @@ def test_by_itself_nothing_is_promoted_once_its_gate_has_closed(dsn: str, monkey
             await shop.rollouts.tick(SYSTEM)
         told = await shop.rollouts.show(SYSTEM, "shop", "poc")
         assert told["state"] == "running" and "its evaluation has expired" in told["waiting"]
+        written = await shop.all("select xmin::text from proveout.rollouts")
+        await shop.rollouts.tick(SYSTEM)
+        assert await shop.all("select xmin::text from proveout.rollouts") == written, (
+            "nothing is new, nothing is written"
+        )
         with pytest.raises(GateClosed):
             await shop.rollouts.order(OPERATOR, "shop", "poc", "promote")
         monkeypatch.undo()

@@ -151,7 +151,8 @@ def test_a_worse_release_is_caught_compared_and_kept_out(
     summary, comparison = found["summary"], found["summary"]["comparison"]
     assert summary["verdict"] == "fail" and comparison["verdict"] == "fail"
     assert comparison["worst_slice"]["tag"] == "odd"
-    assert {c["case"] for c in summary["changed"]} <= {f"q{n}" for n in range(1, 40, 2)}
+    assert found["changed"] and {c["case"] for c in found["changed"]} <= {f"q{n}" for n in range(1, 40, 2)}
+    assert "number 1" not in json.dumps(summary), "figures are kept in clear, and nothing that was said"
     endings = {path.suffix: path.read_text() for path in (folder / "report").iterdir()}
     assert set(endings) == {".html", ".md", ".xml", ".json"}
     assert "odd" in endings[".html"] and "<testsuite" in endings[".xml"]
@@ -255,6 +256,39 @@ def test_who_asks_how_often_and_what_users_asked(
     assert none.returncode == 1 and not (tmp_path / "none").exists()
     path, body = "/apps/leave/releases/1/drafts", {"source": "traffic"}
     assert call(server, "POST", path, body, keys["developer"])[0] == 404  # it may not open what users said
+
+
+def test_a_key_of_other_apps_and_one_of_other_groups_find_nothing(
+    server: Server, app_folder: Callable[..., Path]
+) -> None:
+    asked = {**QUESTIONS[0], "groups": ["hr"]}
+    files = {**APP, "app.yaml": APP["app.yaml"].replace("numbers", "secret"), "golden.jsonl": json.dumps(asked)}
+    create(server, app_folder(files, "secret"))
+    call(server, "POST", "/apps/secret/promotions", {"release": 1, "stage": "poc"})
+    run = json.loads(server.cli("eval", "run", "secret@1", "--json").stdout)
+    limited = call(server, "POST", "/keys", {"name": "elsewhere", "role": "operator", "apps": ["numbers"]})[1]["key"]
+    app, order = "/apps/secret", {"action": "start", "release": 1}
+    for method, path, body in (
+        ("GET", f"{app}/releases", None),
+        ("GET", f"{app}/releases/1", None),
+        ("GET", f"{app}/refreshes", None),
+        ("GET", f"{app}/datasets", None),
+        ("GET", f"{app}/evaluations", None),
+        ("GET", f"/evaluations/{run['id']}", None),
+        ("GET", f"/evaluations/{run['id']}/report", None),
+        ("GET", f"{app}/stages/poc/rollout", None),
+        ("POST", f"{app}/promotions", {"release": 1, "stage": "poc"}),
+        ("POST", f"{app}/stages/poc/rollout", order),
+        ("POST", f"{app}/stages/poc/rollback", {}),
+        ("POST", f"{app}/releases/1/evaluations", {}),
+    ):
+        status, refused = call(server, method, path, body, limited)
+        assert status == 404, (method, path, refused)
+    roles = {groups: {"name": f"of {groups}", "role": "developer", "groups": [groups]} for groups in ("hr", "it")}
+    keys = {groups: call(server, "POST", "/keys", body)[1]["key"] for groups, body in roles.items()}
+    assert call(server, "GET", f"/evaluations/{run['id']}", None, keys["hr"])[0] == 200
+    for path in (f"/evaluations/{run['id']}", f"/evaluations/{run['id']}/report?format=json"):
+        assert call(server, "GET", path, None, keys["it"])[0] == 404
 
 
 def test_an_evaluation_that_fails_says_why(server: Server, app_folder: Callable[..., Path]) -> None:

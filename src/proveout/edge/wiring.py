@@ -65,6 +65,7 @@ SYNC = "sync"
 _REFRESH_SECONDS = 0.5
 _GATEWAY_CONNECTIONS = 4  # and one that listens, one for the journal, two for jobs: 8
 _WORKER_CONNECTIONS = 4  # and one that listens, one for the journal, one for the slot, seven for jobs: 14
+_TURNS = 100  # of a loop for one workspace, before the next one has its turn
 
 log = logging.getLogger(__name__)
 
@@ -228,15 +229,27 @@ class Loop:
     pause: Callable[[float], Awaitable[object]] = asyncio.sleep
 
     async def run(self, store: Store) -> None:
-        """Until cancelled."""
+        """Until cancelled. What fails in one workspace keeps no other one waiting, nor does one that has much to do."""
         while True:
+            more = False
             try:
                 for workspace in await _workspaces(store):
-                    while await self.turn(Scope.system(workspace, self.purpose)):
-                        pass
+                    more |= await self._turns(workspace)
             except ProveoutError as error:
                 log.warning("%s: %s", self.failing, error.message)
-            await self.pause(self.seconds)
+            if not more:
+                await self.pause(self.seconds)
+
+    async def _turns(self, workspace: str) -> bool:
+        """Some turns for one workspace; whether there is more to do."""
+        try:
+            for _ in range(_TURNS):
+                if not await self.turn(Scope.system(workspace, self.purpose)):
+                    return False
+        except ProveoutError as error:
+            log.warning("%s: %s", self.failing, error.message)
+            return False
+        return True
 
 
 def _log_loops(ground: Ground, stack: AsyncExitStack) -> list[Loop]:

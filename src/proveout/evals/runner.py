@@ -218,9 +218,15 @@ def is_random(release: Release) -> bool:
 
 def check_groups(cases: Iterable[Case], principal: Principal) -> None:
     """Raises InvalidInput when a case is asked in a group that the key is not in and could not give to a key."""
-    foreign = {group for case in cases for group in case.groups} - principal.key.groups
-    if foreign and Right.KEYS_MANAGE not in principal.rights:
+    if foreign := foreign_groups(cases, principal):
         raise InvalidInput(
             f"The questions are asked in groups that your key is not in ({', '.join(sorted(foreign))}): use a key with "
             f"these groups, or one that holds {Right.KEYS_MANAGE}."
         )
+
+
+def foreign_groups(cases: Iterable[Case], principal: Principal) -> set[str]:
+    """The groups of the cases that the principal may not ask in: it is not in them and could not give them to a key."""
+    if Right.KEYS_MANAGE in principal.rights:
+        return set()
+    return {group for case in cases for group in case.groups} - principal.key.groups

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import psycopg
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, EnqueueOptions
@@ -19,7 +19,10 @@ from proveout.domain import Scope
 from proveout.errors import NotFound, ProveoutError, Unavailable
 
 _VERSION = "1"  # of the workflows' shapes: raise it when a running workflow could not go on
-_QUEUE = "jobs"
+Queue = Literal["jobs", "measuring"]
+"""What people wait for, and what takes long: an evaluation keeps no push and no erasure waiting."""
+
+_QUEUES: tuple[Queue, ...] = get_args(Queue)
 _SLOTS = 64
 _SLOT_LOCK = 0x70726F76  # the high half of the advisory lock's key; the slot is the low half
 _POLL_SECONDS = 0.1
@@ -93,7 +96,8 @@ class Worker:
         for name, job in self._jobs.items():
             DBOS.workflow(name=name)(_workflow(name, job))
         DBOS.launch()
-        await DBOS.register_queue_async(_QUEUE, worker_concurrency=2, polling_interval_sec=0.2)
+        for queue in _QUEUES:
+            await DBOS.register_queue_async(queue, worker_concurrency=2, polling_interval_sec=0.2)
 
     async def stop(self) -> None:
         await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=2)
@@ -129,9 +133,11 @@ class Jobs:
             system_database_url=dsn, serializer=DBOSPortableJSONSerializer(), system_database_pool_size=2, lazy=True
         )
 
-    async def enqueue(self, name: str, workspace: str, *ids: str | int, job: str | None = None) -> str:
-        """Puts a job into the queue; answers with its id. One that is named, `job`, is done once however often."""
-        named: EnqueueOptions = {"workflow_name": name, "queue_name": _QUEUE, "app_version": _VERSION}
+    async def enqueue(
+        self, name: str, workspace: str, *ids: str | int, job: str | None = None, queue: Queue = "jobs"
+    ) -> str:
+        """Puts a job into a queue; answers with its id. One that is named, `job`, is done once however often."""
+        named: EnqueueOptions = {"workflow_name": name, "queue_name": queue, "app_version": _VERSION}
         if job is not None:
             named["workflow_id"] = job
         handle: Any = await self._client.enqueue_async(named, workspace, *ids)

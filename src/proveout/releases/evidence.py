@@ -46,7 +46,7 @@ def changed_since(evidence: Evidence, release: Release) -> str:
     """What of the release's standard is no longer what the evidence was recorded over, in words; "" where all is."""
     was = evidence.facts.get("standard")
     if was is None:
-        return "targets, for all that it says"
+        return "targets or questions (it does not say which ones it used)"
     changed = [name for name, now in standard(release.facts).items() if was.get(name) != now]
     return " and ".join("golden questions" if name == "golden" else name for name in changed)
 

@@ -73,6 +73,7 @@ def summarise(
     measures: Mapping[str, Measure],
     found: Findings,
 ) -> dict[str, Any]:
+    """The figures of an evaluation, to be kept as they are: no word of a question or an answer is in them."""
     delivered = list(candidate.answers.delivered.values())
     biased, judged = found.biased, found.judged
     asked = [candidate.answers, *(side.answers for side in (biased, baseline) if side)]
@@ -80,8 +81,6 @@ def summarise(
     scores = {name: _score(by_case, measures[name]) for name, by_case in candidate.scores.items()}
     if judged and JUDGE.name in scores:
         scores[JUDGE.name] |= _bounds(judged.mean())
-    first = {c: d for (c, seed), d in candidate.answers.delivered.items() if seed == 0}
-    before = {c: d.text for (c, seed), d in baseline.answers.delivered.items() if seed == 0} if baseline else {}
     return {
         "verdict": verdict_of(found.targets, found.compared, biased.gaps if biased else (), whole),
         "data_set": digest(cases),
@@ -100,9 +99,6 @@ def summarise(
         "notes": [_NOBODY] if biased and not biased.made else [],
         "baseline": None if baseline is None else baseline.model,
         "comparison": msgspec.to_builtins(found.compared) if found.compared else None,
-        "changed": msgspec.to_builtins(
-            changed_most(before, {c: d.text for c, d in first.items()}, _CHANGES) if baseline else []
-        ),
     }
 
 
@@ -181,6 +177,13 @@ async def scored_cases(session: Session, keyring: Keyring, workspace: str, evalu
     return [{**case, "missed": [name for name in _RIGHT if case["scores"].get(name, 1) < 1]} for case in cases]
 
 
+def changes_of(cases: Sequence[Mapping[str, Any]]) -> list[Change]:
+    """The answers that changed most against the baseline's, of `scored_cases`."""
+    both = [case for case in cases if case["baseline"] and case["answer"] is not None]
+    before = {case["case"]: case["baseline"]["answer"] for case in both}
+    return changed_most(before, {case["case"]: case["answer"] for case in both}, _CHANGES)
+
+
 def report_of(release: Release, row: Row, cases: Sequence[Mapping[str, Any]]) -> Report:
     """The report of an evaluation that is done, from what is kept of it."""
     summary: Any = _bounded(row["summary"])
@@ -206,7 +209,7 @@ def report_of(release: Release, row: Row, cases: Sequence[Mapping[str, Any]]) ->
         baseline=summary["baseline"] or "",
         comparison=msgspec.convert(summary["comparison"], Comparison) if summary["comparison"] else None,
         missed=missed,
-        changes=[msgspec.convert(change, Change) for change in summary["changed"]],
+        changes=changes_of(cases),
         usd=summary["spent_usd"],
         bias=msgspec.convert(summary.get("bias", []), list[Gap]),
         notes=summary.get("notes", []) + ([] if summary["whole"] else [_CUT_SHORT]),

@@ -133,9 +133,9 @@ class Evaluate:
         async with AsyncExitStack() as stack:
             measures = await self._scorers(stack, code)
             sides = [await self._side(steps, row, r.label, cases, measures, None) for r in (release, baseline)]
-        failed = sum(d.outcome is Outcome.FAILED for side in sides for d in side.answers.delivered.values())
+        failed = [d for side in sides for d in side.answers.delivered.values() if d.outcome is Outcome.FAILED]
         if failed:
-            raise Unavailable(f"{failed} questions found no answer.")
+            raise Unavailable(f"{len(failed)} questions found no answer: {failed[0].text}")
         known: Mapping[str, Measure] = {**measures, **AGREEING}
         targets = self._targets(baseline, sides[1], known, None)
         return Compared(digest(cases), len(cases), _compare(cases, sides[0], sides[1], known, targets, None))

@@ -36,6 +36,8 @@ DATA_TESTS = "data-tests"
 QUESTIONS = 120
 _SYSTEM = "system"
 _PAUSE_SECONDS = 600.0  # until what was put off is tried again
+_TRIES = 6  # of a snapshot that a stage cannot be asked about, until a person is told
+_OFFERED = ("workspace", "app", "stage", "knowledge", "snapshot")
 _PASSING = {error.code for error in (Unavailable, StorageFull, UpstreamFailed)}  # says nothing of the snapshot
 
 
@@ -111,19 +113,23 @@ class Refreshes:
                 continue
             offered = await self._offer(scope, release, stage)
             if offered is not None:
-                await self.jobs.enqueue(REFRESH, workspace, offered["id"], job=offered["id"])
+                await self._start(workspace, offered["id"])
+
+    async def _start(self, workspace: str, refresh: str) -> None:
+        await self.jobs.enqueue(REFRESH, workspace, refresh, job=refresh, queue="measuring")
 
     async def _look_after(self, scope: Scope, row: Row) -> None:
         """Starts the job of a refresh whose worker died before it could, and ends a refresh whose job failed."""
         try:
             state = await self.jobs.state(scope.workspace, row["id"])
         except NotFound:
-            await self.jobs.enqueue(REFRESH, scope.workspace, row["id"], job=row["id"])
+            await self._start(scope.workspace, row["id"])
             return
         if state.error is not None:
-            verdict = "put_off" if state.error["code"] in _PASSING else "inconclusive"
             async with self.store.within(scope) as session:
-                await end(session, row, verdict, [state.error["message"]])
+                tried = await session.fetch("refreshes.put_off", **{name: row[name] for name in _OFFERED})
+                again = state.error["code"] in _PASSING and len(tried) < _TRIES
+                await end(session, row, "put_off" if again else "inconclusive", [state.error["message"]])
 
     async def _offer(self, scope: Scope, release: Release, stage: StageName) -> Row | None:
         where = {"workspace": release.workspace, "app": release.app, "stage": stage}
@@ -226,7 +232,10 @@ class Refresh:
                 checked = await routes.gate.check_refresh(session, release, row["stage"])
                 reasons = [f"{criterion.id}: {lack}" for criterion, lack in checked if lack]
                 if not checked:
-                    reasons = [f"{stable.label} may not be followed: look at what it came with."]
+                    reasons = [
+                        f"{stable.label} came to {row['stage']} without evidence, or its targets or questions have "
+                        f"changed since: evaluate it and promote it again."
+                    ]
                 verdict = "inconclusive" if reasons else "pass"
             if verdict == "pass" and plan_of(stable).refresh == "by_steps":
                 await self.rollouts.begin(session, _SYSTEM, release, row["stage"])

@@ -21,6 +21,7 @@ from proveout.errors import Conflict, NotFound
 from proveout.evals import online
 from proveout.evals.sequential import SampleRatio
 from proveout.releases import rollout as machines
+from proveout.releases.gate import closed_to
 from proveout.releases.plan import Plan, plan_of
 from proveout.releases.rollout import AMOUNTS, Decision, Machine, Progress, Units, decide
 from proveout.releases.routes import Ended, Routes, decided
@@ -114,10 +115,10 @@ class Rollouts:
         """Makes the candidate stable; answers with what the gate lacks, "" where it is done."""
         stage: StageName = row["stage"]
         release = self.directory().releases[row["workspace"], row["app"], row["release"]]
+        checked = await self.routes.gate.check(session, release, stage)
         if demand:
-            await self.routes.gate.demand(session, release, stage)
-        lacking = [f"{c.id}: {lack}" for c, lack in await self.routes.gate.check(session, release, stage) if lack]
-        if lacking:
+            closed_to(release, stage, checked)
+        if lacking := [f"{criterion.id}: {lack}" for criterion, lack in checked if lack]:
             return "; ".join(lacking)
         await self.routes.end(session, by, row, "promoted", decision.reason, decision.facts)
         await self.routes.make_stable(session, by, release, stage, broke_glass=False, rollout=row["id"])
@@ -127,11 +128,10 @@ class Rollouts:
         """Lets every rollout of the scope's workspace see what has ended since, and decide."""
         async with self.store.unscoped() as session:
             await session.run("routes.let_go")
-            rows = await session.fetch("rollouts.active")
+            rows = await session.fetch("rollouts.active", workspace=scope.workspace)
         for row in rows:
-            if row["workspace"] == scope.workspace:
-                async with self.store.within(scope) as session:
-                    await self._advance(session, row)
+            async with self.store.within(scope) as session:
+                await self._advance(session, row)
 
     async def _advance(self, session: Session, named: Row) -> None:
         where = {name: named[name] for name in ("workspace", "app", "stage")}
@@ -147,21 +147,22 @@ class Rollouts:
         units = await _units(session, row["id"], [one.unit for one in batch if one.unit is not None])
         machine = _machine(row)
         decision = decide(machine, batch, units, time.time())
-        if decision.action == "hold" and not batch and until - row["position"] < _ENTRIES:
+        news = bool(batch) or until - row["position"] >= _ENTRIES
+        if decision.action == "hold" and not news:
             return
         if units:
             kept = [{"unit": unit, "used": used} for unit, used in units.items()]
             await session.run("exposures.put", rollout=row["id"], units=as_json(kept))
-        await self._act(session, row, machine, decision, until)
-
-    async def _act(self, session: Session, row: Row, machine: Machine, decision: Decision, position: int) -> None:
-        facts = {**decision.facts, "position": position}
+        facts = {**decision.facts, "position": until}
         decision = Decision(decision.action, decision.reason, facts)
-        machine.progress.closed = ""
+        before, machine.progress.closed = machine.progress.closed, ""
         if decision.action == "promote":
-            machine.progress.closed = await self._promote(session, _SYSTEM, row, decision, demand=False)
-            machine.state = "running" if machine.progress.closed else machine.state
-        await _save(session, row, machine, position)
+            closed = await self._promote(session, _SYSTEM, row, decision, demand=False)
+            if closed and closed == before and not news:
+                return  # the gate says what it said
+            machine.progress.closed = closed
+            machine.state = "running" if closed else machine.state
+        await _save(session, row, machine, until)
         if decision.action == "step":
             await self.routes.set_weight(session, _SYSTEM, row, machine.weight)
         if decision.action in ("step", "freeze"):

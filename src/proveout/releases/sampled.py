@@ -18,7 +18,7 @@ import msgspec
 
 from proveout.access.keys import system
 from proveout.domain import Message, Release, Scope
-from proveout.errors import Conflict, ProveoutError, Truncated
+from proveout.errors import Conflict, ProveoutError, Truncated, Unavailable, UpstreamFailed
 from proveout.evals.judge import Judge, rating
 from proveout.evals.runner import whole
 from proveout.ledger.journal import new_request_id
@@ -32,6 +32,7 @@ from proveout.store.sealing import Keyring, unseal
 BATCH = 4  # answers at a time
 _LATE = timedelta(hours=1)  # what was answered before is left, however long no worker was there
 _OVERLAP = timedelta(minutes=1)  # looked at again: a row may be seen later than it is dated
+_REST = timedelta(minutes=1)  # for a judge that is away
 _SYSTEM = "system"
 
 log = logging.getLogger(__name__)
@@ -39,29 +40,35 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Judges what is drawn. `seen`: until when a workspace's answers were looked at."""
+    """Judges what is drawn. By workspace, `seen`: until when answers were looked at; `rests`: until when no judge is
+    asked, because one was away."""
 
     store: Store
     keyring: Keyring
     rooms: Rooms
     seen: dict[str, datetime] = field(default_factory=dict)
+    rests: dict[str, datetime] = field(default_factory=dict)
 
     async def tick(self, scope: Scope) -> int:
         """Draws the oldest answers that nobody drew yet, at most 4, and judges them; answers with how many."""
+        now = datetime.now(UTC)
+        if now < self.rests.get(scope.workspace, now):
+            return 0
         shares = _shares(self.rooms.directory().releases, scope.workspace)
         if not shares:
             return 0
-        now = datetime.now(UTC)
         since = max(self.seen.get(scope.workspace, now - _LATE), now - _LATE)
         async with self.store.within(scope) as session:
             rows = await session.fetch("judgements.draw", shares=as_json(shares), since=since, limit=BATCH)
-        if not rows:
-            self.seen[scope.workspace] = now - _OVERLAP
-        await asyncio.gather(*(self._judge(scope, row) for row in rows))
-        return len(rows)
+        self.seen[scope.workspace] = min((row["at"] for row in rows), default=now) - _OVERLAP
+        judged = await asyncio.gather(*(self._judge(scope, row) for row in rows))
+        if not all(judged):
+            self.rests[scope.workspace] = now + _REST
+        return sum(judged)
 
-    async def _judge(self, scope: Scope, row: Mapping[str, Any]) -> None:
-        """One answer; what fails is left without a score."""
+    async def _judge(self, scope: Scope, row: Mapping[str, Any]) -> bool:
+        """One answer; False where its judge is away, and the answer left to the next draw. What fails for good is left
+        without a score."""
         release = self.rooms.directory().releases[scope.workspace, row["app"], row["release"]]
         try:
             payload, _ = await self.rooms.payloads.open(scope, row["request"], _SYSTEM)
@@ -70,10 +77,15 @@ class Sampling:
             prompt = judge.prompt(question, "", payload.answer)
             said = [await self._ask(scope, judge, payload, prompt, seed) for seed in range(judge.repeats)]
         except Conflict:  # erased just now
-            return
+            return True
+        except (Unavailable, UpstreamFailed) as error:
+            log.warning("%s is not judged yet: %s", row["request"], error.message)
+            async with self.store.within(scope) as session:
+                await session.run("judgements.put_back", request=row["request"])
+            return False
         except ProveoutError as error:
             log.warning("%s was not judged: %s", row["request"], error.message)
-            return
+            return True
         score = rating([text for text, _ in said]).mean
         costs = [usd for _, usd in said if usd is not None]
         cost = sum(costs) if costs else None
@@ -84,6 +96,7 @@ class Sampling:
                 about = {name: row[name] for name in ("request", "app", "release", "arm")}
                 told = {"score": score, "decides": decides, "judge": judge.model, "digest": digest, "usd": cost}
                 await note(session, scope.workspace, Kind.ANSWER_JUDGED, _SYSTEM, {**about, **told})
+        return True
 
     async def _of(self, scope: Scope, release: Release) -> tuple[Judge, str, bool]:
         """A release's judge, its digest, and whether an evaluation has shown that it may decide."""

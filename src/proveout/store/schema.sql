@@ -523,6 +523,7 @@ create table evaluations (
     bias boolean not null default false, -- asks about other people too
     foreign key (workspace, app, release) references releases
 );
+create index evaluations_of_app on evaluations (workspace, app, created desc);
 
 -- Data sets of an app beside the golden questions of its releases, in versions. Sealed under the workspace's key.
 create table datasets (

@@ -337,7 +337,7 @@ def _say(found: Mapping[str, Any]) -> None:
     for target in summary["targets"]:
         output.say(f"target {target['name']}: {target['verdict']}: {target['reason']}")
     if summary["comparison"]:
-        _say_comparison(summary)
+        _say_comparison(summary, found["changed"])
     if summary["judge"]:
         for line in summary["judge"]["said"]:
             output.say(line)
@@ -348,7 +348,7 @@ def _say(found: Mapping[str, Any]) -> None:
     output.say(f"verdict: {summary['verdict']} ({found['id']})")
 
 
-def _say_comparison(summary: Mapping[str, Any]) -> None:
+def _say_comparison(summary: Mapping[str, Any], changed: Sequence[Mapping[str, Any]]) -> None:
     rows = []
     for compared in summary["comparison"]["metrics"]:
         overall = compared["overall"]
@@ -369,7 +369,7 @@ def _say_comparison(summary: Mapping[str, Any]) -> None:
         output.say(
             f"worst slice: {worst['tag']} ({worst['metric']} {worst['difference']:+.3f} over {worst['n']} cases)"
         )
-    for change in summary["changed"][:5]:
+    for change in changed[:5]:
         output.say(
             f"changed by {change['change']:.2f}: {change['case']}\n  - {change['before']}\n  + {change['after']}"
         )

@@ -15,15 +15,14 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from proveout.access import keys
 from proveout.domain import STAGES, Outcome, Principal, Release, Right, Route
 from proveout.edge.console import charts, shell
 from proveout.edge.http import health
-from proveout.edge.http.requests import gateway, principal
+from proveout.edge.http.requests import gateway
 from proveout.edge.notify.outbox import states
 from proveout.edge.wiring import Gateway
 from proveout.engine.catalogue import ECHO, LOCAL
-from proveout.errors import InvalidInput, NotFound, ProveoutError, Unauthenticated, Unavailable
+from proveout.errors import InvalidInput, Unavailable
 from proveout.ledger import report
 from proveout.ledger.erase import pseudonyms
 from proveout.ledger.journal import Ending, Filter, now
@@ -136,17 +135,10 @@ class Numbers:
     untold: Sequence[Mapping[str, Any]]  # targets of notifications that do not take them
 
 
-async def operations(request: Request) -> Response:
-    """`GET /operations`: what is running, how it is used, what it costs, the last requests; for `requests:read`."""
-    try:
-        caller = principal(request)
-    except Unauthenticated as error:
-        return shell.welcome(request, error, 401)
-    try:
-        keys.require(caller, Right.REQUESTS_READ)
-        view, times = _view(request)
-    except ProveoutError as error:
-        return shell.refused(error, caller, heading(error))
+@shell.for_holders(Right.REQUESTS_READ)
+async def operations(request: Request, caller: Principal) -> Response:
+    """`GET /operations`: what is running, how it is used, what it costs, the last requests."""
+    view, times = _view(request)
     here, at = gateway(request), now()
     period = PERIODS[view.period]
     absent = await health.missing(here)
@@ -180,12 +172,6 @@ async def operations(request: Request) -> Response:
         endings=ENDINGS,
         guards=GUARDS,
     )
-
-
-def heading(error: ProveoutError) -> str:
-    if isinstance(error, InvalidInput):
-        return "This address does not say what to show"
-    return "Not here, or not for your key" if isinstance(error, NotFound) else "This cannot be shown now"
 
 
 def _view(request: Request) -> tuple[View, dict[str, datetime]]:

@@ -9,13 +9,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from proveout.access import keys
 from proveout.domain import STAGES, Evidence, Principal, Release, Right, Route, StageName
 from proveout.edge.console import shell
 from proveout.edge.http.evaluations import with_states
-from proveout.edge.http.requests import gateway, principal
+from proveout.edge.http.releases import find
+from proveout.edge.http.requests import gateway
 from proveout.edge.wiring import Gateway
-from proveout.errors import NotFound, ProveoutError, Unauthenticated
 from proveout.ledger.journal import now
 from proveout.releases import evidence
 from proveout.releases.policy import Criterion
@@ -51,35 +50,17 @@ class Score:
     drawn: bool
 
 
-async def list_releases(request: Request) -> Response:
-    """`GET /releases`: every app's releases; for `releases:read`."""
-    try:
-        caller = principal(request)
-    except Unauthenticated as error:
-        return shell.welcome(request, error, 401)
-    try:
-        keys.require(caller, Right.RELEASES_READ)
-    except ProveoutError as error:
-        return shell.refused(error, caller, "Not here, or not for your key")
+@shell.for_holders(Right.RELEASES_READ)
+async def list_releases(request: Request, caller: Principal) -> Response:
+    """`GET /releases`: the releases of every app that the caller reaches."""
     return shell.page("releases.html", caller, apps=await _apps(gateway(request), caller), at=now())
 
 
-async def show_release(request: Request) -> Response:
-    """`GET /releases/{app}/{number}`: one release, what it has shown, and what blocks it; for `releases:read`."""
-    try:
-        caller = principal(request)
-    except Unauthenticated as error:
-        return shell.welcome(request, error, 401)
-    here = gateway(request)
-    app, number = request.path_params["app"], request.path_params["number"]
-    try:
-        keys.require(caller, Right.RELEASES_READ)
-        release = here.directory().releases.get((caller.key.workspace, app, number))
-        if release is None:
-            raise NotFound(f"There is no release {app}@{number}.")
-        checked, found, evaluations, judged = await _shown(here, caller, release)
-    except ProveoutError as error:
-        return shell.refused(error, caller, "Not here, or not for your key")
+@shell.for_holders(Right.RELEASES_READ)
+async def show_release(request: Request, caller: Principal) -> Response:
+    """`GET /releases/{app}/{number}`: one release, what it has shown, and what blocks it."""
+    here, release = gateway(request), find(request, caller, request.path_params["app"], request.path_params["number"])
+    checked, found, evaluations, judged = await _shown(here, caller, release)
     return shell.page(
         "release.html",
         caller,
@@ -102,22 +83,17 @@ async def _shown(
     async with here.store.within(caller.scope) as session:
         checked = {stage: await here.routes.gate.check(session, release, stage) for stage in STAGES}
         found = await evidence.of_release(session, here.log_keys, release)
-        rows = await session.fetch("evaluations.list", app=release.app, limit=_EVALUATIONS)
-        judged = await session.fetch("judgements.of_app", app=release.app)
-    mine = [row for row in rows if row["release"] == release.number]
-    return (
-        checked,
-        found,
-        await with_states(here.jobs, release.workspace, mine),
-        next((row for row in judged if row["release"] == release.number), None),
-    )
+        about = {"app": release.app, "release": release.number}
+        rows = await session.fetch("evaluations.list", **about, limit=_EVALUATIONS)
+        judged = await session.row("judgements.of_app", **about)
+    return checked, found, await with_states(here.jobs, release.workspace, rows), judged
 
 
 async def _apps(here: Gateway, caller: Principal) -> list[Listed]:
     directory, workspace = here.directory(), caller.key.workspace
     mine: dict[str, list[Release]] = {}
     for release in directory.releases.values():
-        if release.workspace == workspace:
+        if release.workspace == workspace and caller.reaches(release.app):
             mine.setdefault(release.app, []).append(release)
     listed = []
     async with here.store.within(caller.scope) as session:

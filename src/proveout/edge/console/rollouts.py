@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from proveout.access import keys
-from proveout.domain import Principal, Right, StageName
+from proveout.domain import STAGES, Principal, Right
 from proveout.edge.console import shell
 from proveout.edge.console.charts import HEIGHT, STEP
-from proveout.edge.http.requests import gateway, principal
-from proveout.errors import NotFound, ProveoutError, Unauthenticated
+from proveout.edge.http.requests import gateway
+from proveout.errors import NotFound
 from proveout.ledger.journal import now
 
 _LOWEST = -1.0  # of the axis, in powers of ten
@@ -64,20 +63,13 @@ class Shown:
     orders: Sequence[str]
 
 
-async def show_rollout(request: Request) -> Response:
-    """`GET /rollouts/{app}/{stage}`: the latest rollout of a stage, also after its end; for `releases:read`."""
-    try:
-        caller = principal(request)
-    except Unauthenticated as error:
-        return shell.welcome(request, error, 401)
+@shell.for_holders(Right.RELEASES_READ)
+async def show_rollout(request: Request, caller: Principal) -> Response:
+    """`GET /rollouts/{app}/{stage}`: the latest rollout of a stage, also after its end."""
     here, app, stage = gateway(request), request.path_params["app"], request.path_params["stage"]
-    try:
-        keys.require(caller, Right.RELEASES_READ)
-        if stage not in get_args(StageName):
-            raise NotFound(f"There is no stage {stage}.")
-        about = await here.rollouts.show(caller.scope, app, stage)
-    except ProveoutError as error:
-        return shell.refused(error, caller, "There is no rollout to show")
+    if stage not in STAGES:
+        raise NotFound(f"There is no stage {stage}.")
+    about = await here.rollouts.show(caller.scope, app, stage)
     return shell.page(
         "rollout.html",
         caller,

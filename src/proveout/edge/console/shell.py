@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from importlib.resources import files
 from urllib.parse import quote
 
@@ -12,11 +13,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from proveout.access import keys
 from proveout.domain import Principal, Right
 from proveout.edge.console import figures
 from proveout.edge.http import problems
-from proveout.edge.http.requests import SESSION_COOKIE
-from proveout.errors import ProveoutError, Unauthenticated
+from proveout.edge.http.requests import SESSION_COOKIE, principal
+from proveout.errors import InvalidInput, NotFound, ProveoutError, Unauthenticated
+
+Page = Callable[[Request, Principal], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[Response]]
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -59,10 +64,35 @@ def page(template: str, caller: Principal | None = None, status: int = 200, **va
     return HTMLResponse(_templates().get_template(template).render(values, who=who), status, HEADERS)
 
 
-def refused(error: ProveoutError, caller: Principal | None, heading: str) -> Response:
+def for_holders(right: Right) -> Callable[[Page], Handler]:
+    """Makes a page one for holders of `right`: others are told how to log in, or that there is no such thing."""
+
+    def shown_to_holders(show: Page) -> Handler:
+        @wraps(show)
+        async def handle(request: Request) -> Response:
+            caller = None
+            try:
+                caller = principal(request)
+                keys.require(caller, right)
+                return await show(request, caller)
+            except Unauthenticated as error:
+                return welcome(request, error, 401)
+            except ProveoutError as error:
+                return _refused(error, caller)
+
+        return handle
+
+    return shown_to_holders
+
+
+def _refused(error: ProveoutError, caller: Principal | None) -> Response:
     """The page of an error, in the server's words."""
-    status = problems.response(error).status_code
-    return page("refused.html", caller, status, heading=heading, message=error.message)
+    heading = "This cannot be shown now"
+    if isinstance(error, InvalidInput):
+        heading = "This address does not say what to show"
+    elif isinstance(error, NotFound):
+        heading = "Not here, or not for your key"
+    return page("refused.html", caller, problems.response(error).status_code, heading=heading, message=error.message)
 
 
 def welcome(request: Request, error: Unauthenticated, status: int = 200) -> Response:

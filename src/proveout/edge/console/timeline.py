@@ -13,13 +13,12 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from proveout.access import keys
 from proveout.domain import Principal, Right
 from proveout.edge.console import shell
-from proveout.edge.console.operations import heading, listed
-from proveout.edge.http.requests import gateway, principal
+from proveout.edge.console.operations import listed
+from proveout.edge.http.requests import gateway
 from proveout.edge.wiring import Gateway
-from proveout.errors import NotFound, ProveoutError, Unauthenticated, Unavailable
+from proveout.errors import NotFound, Unavailable
 from proveout.ledger.decision import Decision
 from proveout.ledger.journal import now
 from proveout.ledger.verify import Policy, Receipt, Rejected, VerifierKey, check_opening
@@ -49,18 +48,11 @@ class OnRecord:
     witnesses: int = 0
 
 
-async def show_request(request: Request) -> Response:
+@shell.for_holders(Right.REQUESTS_READ)
+async def show_request(request: Request, caller: Principal) -> Response:
     """`GET /operations/requests/{id}`: what is recorded of one request; what was said is sealed and not shown."""
-    try:
-        caller = principal(request)
-    except Unauthenticated as error:
-        return shell.welcome(request, error, 401)
     here, number = gateway(request), request.path_params["request"]
-    try:
-        keys.require(caller, Right.REQUESTS_READ)
-        row = await here.rooms.journal.get(caller.scope, number)
-    except ProveoutError as error:
-        return shell.refused(error, caller, heading(error))
+    row = await here.rooms.journal.get(caller.scope, number)
     names = {k.id: k.name for k in here.directory().keys.values() if k.workspace == caller.key.workspace}
     record = await _on_record(here, caller, number) if row["outcome"] else None
     return page_of(row, caller, names.get(row["key"]), record)

@@ -48,7 +48,7 @@ async def create_drafts(request: Request, caller: Caller, app: str, number: int,
         about = {"id": made, "workspace": release.workspace, "app": app, "release": number, "key": caller.key.id}
         async with here.store.within(caller.scope) as session:
             await session.run("drafts.insert", **about, count=body.count, budget_usd=body.budget_usd)
-        job = await here.jobs.enqueue(DRAFT, release.workspace, made)
+        job = await here.jobs.enqueue(DRAFT, release.workspace, made, queue="measuring")
         return JSONResponse({"drafts": made, "job": job}, 202)
     if body.budget_usd is not None:
         raise InvalidInput(f"budget_usd: drafts of {body.source} ask no model and cost nothing.")
@@ -69,6 +69,6 @@ async def show_drafts(request: Request, caller: Caller, drafts: str) -> Response
         if row is None or row["key"] != caller.key.id:
             raise NotFound(f"There are no drafts {drafts}.")
         if row["sealed"] is None:
-            raise Conflict(f"{drafts} are not made yet.")
+            raise Conflict(f"{drafts} are not made yet: `GET /api/v1/jobs/JOB` says how far they are.")
         key = await here.keyring.workspace(session, caller.key.workspace)
     return Response(unseal(key, row["sealed"], "drafts"), media_type=_LINES)

@@ -22,9 +22,9 @@ from proveout.evals import report
 from proveout.evals.bias import variants
 from proveout.evals.cases import read_cases
 from proveout.evals.plan import Effort, judging, plan
-from proveout.evals.runner import CONCURRENT, RANDOM_REPEATS, check_groups, is_random
+from proveout.evals.runner import CONCURRENT, RANDOM_REPEATS, check_groups, foreign_groups, is_random
 from proveout.jobs.runtime import Jobs
-from proveout.releases.findings import report_of, scored_cases
+from proveout.releases.findings import changes_of, report_of, scored_cases
 from proveout.serving.resolve import find_release
 from proveout.store.pool import Row
 from proveout.store.sealing import seal, unseal
@@ -94,7 +94,7 @@ async def create_evaluation(
             golden=body.dataset is None and body.named is None,
             bias=body.bias,
         )
-    job = await here.jobs.enqueue(EVALUATE, release.workspace, evaluation, job=evaluation)
+    job = await here.jobs.enqueue(EVALUATE, release.workspace, evaluation, job=evaluation, queue="measuring")
     return {"evaluation": evaluation, "job": job}
 
 
@@ -117,7 +117,8 @@ async def plan_evaluation(
     past: list[list[float]] = []
     effort = None
     async with here.store.within(caller.scope) as session:
-        done = [row for row in await session.fetch("evaluations.list", app=app, limit=20) if row["summary"]]
+        runs = await session.fetch("evaluations.list", app=app, release=None, limit=20)
+        done = [row for row in runs if row["summary"]]
         if done:
             effort = Effort(**done[0]["summary"]["effort"], measured=True)
         repeated = next((row["id"] for row in done if row["repeats"] > 1), None)
@@ -153,8 +154,8 @@ async def list_evaluations(
     keys.require(caller, Right.EVALUATIONS_RUN)
     here = gateway(request)
     async with here.store.within(caller.scope) as session:
-        rows = await session.fetch("evaluations.list", app=app, limit=limit)
-        judged = await session.fetch("judgements.of_app", app=app)
+        rows = await session.fetch("evaluations.list", app=app, release=None, limit=limit)
+        judged = await session.fetch("judgements.of_app", app=app, release=None)
     return {
         "evaluations": await with_states(here.jobs, caller.key.workspace, rows),
         "judged": [dict(row) for row in judged],
@@ -163,13 +164,14 @@ async def list_evaluations(
 
 @router.get("/evaluations/{evaluation}")
 async def show_evaluation(request: Request, caller: Caller, evaluation: str) -> dict[str, Any]:
-    """How an evaluation stands (`state`, and the `error` of one that failed), its summary and every scored answer."""
+    """How an evaluation stands (`state`, and the `error` of one that failed), its summary, every scored answer, and
+    those that `changed` most against the baseline's."""
     keys.require(caller, Right.EVALUATIONS_RUN)
     row, cases = await _evaluation(request, caller, evaluation)
     shown = ("id", "app", "release", "baseline", "golden", "repeats", "summary", "created")
     about = {key: row[key] for key in shown}
     (stands,) = await with_states(gateway(request).jobs, caller.key.workspace, [about])
-    return {**stands, "cases": msgspec.to_builtins(cases)}
+    return {**stands, "cases": msgspec.to_builtins(cases), "changed": msgspec.to_builtins(changes_of(cases))}
 
 
 @router.get("/evaluations/{evaluation}/report")
@@ -204,12 +206,17 @@ async def with_states(jobs: Jobs, workspace: str, rows: Sequence[Row]) -> list[d
 
 
 async def _evaluation(request: Request, caller: Principal, evaluation: str) -> tuple[Row, list[dict[str, Any]]]:
-    """An evaluation and what was asked, answered and scored in it. Raises NotFound."""
+    """An evaluation and what was asked, answered and scored in it. Raises NotFound, also for one whose questions were
+    asked in groups that the caller could not ask them in."""
     here = gateway(request)
     async with here.store.within(caller.scope) as session:
         row = await session.row("evaluations.get", evaluation=evaluation)
-        if row is None:
+        if row is None or not caller.reaches(row["app"]):
             raise NotFound(f"There is no evaluation {evaluation}.")
+        key = await here.keyring.workspace(session, caller.key.workspace)
+        cases = read_cases(unseal(key, row["dataset"], "dataset").decode(), "dataset")
+        if row["key"] != caller.key.id and foreign_groups(cases, caller):
+            raise NotFound(f"There is no evaluation {evaluation} that you could have run: its groups are not yours.")
         return row, await scored_cases(session, here.keyring, caller.key.workspace, evaluation)
 
 

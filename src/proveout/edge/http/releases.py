@@ -110,8 +110,6 @@ async def derive_release(
     `fallback`, `grounding` or `knowledge.NAME`.
     """
     keys.require(caller, Right.RELEASES_CREATE)
-    if not caller.may_ask(app):
-        raise NotFound(f"There is no release {app}@{number}.")
     here, release = gateway(request), find(request, caller, app, number)
     wanted = Wanted(body.latest, body.knowledge, body.model, body.without)
     async with here.store.within(caller.scope) as session:

@@ -14,7 +14,7 @@ from proveout.access.keys import authenticate
 from proveout.access.sessions import open_session
 from proveout.domain import Principal
 from proveout.edge.wiring import Gateway
-from proveout.errors import InvalidInput, TooLarge, Unauthenticated
+from proveout.errors import InvalidInput, NotFound, TooLarge, Unauthenticated
 
 SESSION_COOKIE = "proveout_session"
 CONSOLE_HEADER = "x-proveout-console"
@@ -32,7 +32,15 @@ def gateway(request: Request) -> Gateway:
 
 
 def principal(request: Request) -> Principal:
-    """Who calls: by API key, or by the session of a browser. Raises Unauthenticated."""
+    """Who calls. Raises Unauthenticated, and NotFound for a path of an `{app}` that the key does not reach."""
+    caller, app = _who(request), request.path_params.get("app")
+    if app is not None and not caller.reaches(app):
+        raise NotFound(f"There is no app {app!r}.")
+    return caller
+
+
+def _who(request: Request) -> Principal:
+    """By API key, or by the session of a browser."""
     directory = gateway(request).directory()
     header = request.headers.get("authorization", "")
     scheme, _, text = header.partition(" ")

@@ -10,9 +10,10 @@ select id, app, release, key, dataset, repeats, baseline, budget_usd, golden, bi
 from evaluations where id = %(evaluation)s;
 
 -- name: evaluations.list (scoped)
--- The evaluations of an app, newest first.
+-- The evaluations of an app, or of one release of it, newest first.
 select id, app, release, baseline, golden, repeats, summary, created from evaluations
-where app = %(app)s order by created desc, id limit %(limit)s;
+where app = %(app)s and (%(release)s::integer is null or release = %(release)s)
+order by created desc, id limit %(limit)s;
 
 -- name: evaluations.put_case (scoped)
 -- The scored answers to one question; a step that runs again overwrites its own.
@@ -104,7 +105,11 @@ with drawn as (
       and not exists (select from judgements j where j.request = p.request)
     order by p.at, p.request limit %(limit)s
     on conflict do nothing returning request)
-select request, app, release, arm from drawn join intents using (request);
+select request, app, release, arm, p.at from drawn join intents using (request) join payloads p using (request);
+
+-- name: judgements.put_back (scoped)
+-- Leaves an answer that could not be judged now to the next draw.
+delete from judgements where request = %(request)s and score is null;
 
 -- name: judgements.put (scoped)
 -- What a judge made of an answer that was drawn for it.
@@ -116,4 +121,6 @@ where request = %(request)s;
 -- failed, or were not understood.
 select i.release, count(*) as drawn, count(j.score) as judged, avg(j.score) as mean, stddev_samp(j.score) as spread,
        coalesce(sum(j.cost_usd), 0) as usd, max(j.at) as newest
-from judgements j join intents i using (request) where i.app = %(app)s group by i.release order by i.release desc;
+from judgements j join intents i using (request)
+where i.app = %(app)s and (%(release)s::integer is null or i.release = %(release)s)
+group by i.release order by i.release desc;

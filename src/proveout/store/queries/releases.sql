@@ -150,6 +150,12 @@ select true as tried where exists (
         jsonb_build_object('name', %(knowledge)s::text, 'snapshot', %(snapshot)s::text))
 );
 
+-- name: refreshes.put_off (unscoped)
+-- How often a stage was to have a snapshot, and could not be asked about it.
+select id from refreshes
+where (workspace, app, stage) = (%(workspace)s, %(app)s, %(stage)s)
+  and (knowledge, snapshot, state) = (%(knowledge)s, %(snapshot)s, 'put_off');
+
 -- name: refreshes.derived (unscoped)
 -- The release that a refresh is about.
 update refreshes set release = %(release)s where id = %(refresh)s;

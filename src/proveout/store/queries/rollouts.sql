@@ -76,8 +76,9 @@ values (%(id)s, %(workspace)s, %(app)s, %(stage)s, %(release)s, %(stable)s, 'run
         %(position)s, %(key)s);
 
 -- name: rollouts.active (unscoped)
--- Every rollout that has not ended.
-select id, workspace, app, stage from rollouts where state in ('running', 'paused', 'frozen') order by started;
+-- Every rollout of a workspace that has not ended.
+select id, workspace, app, stage from rollouts
+where workspace = %(workspace)s and state in ('running', 'paused', 'frozen') order by started;
 
 -- name: rollouts.active_of_stage (unscoped)
 -- The rollout of a stage that has not ended, for this transaction alone to change.
