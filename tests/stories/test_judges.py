@@ -117,3 +117,29 @@ def test_a_sample_of_what_users_are_answered_is_judged(scripted: Scripted, app_f
     assert len(asked_of_judge) == 3
     status, refused = call(server, "POST", f"/requests/{asked_of_judge[0]}/replays")
     assert status == 409 and "was not kept" in refused["error"]["message"]  # what the user said is kept once
+
+
+def test_a_judge_that_is_away_is_waited_for(scripted: Scripted, app_folder: Callable[..., Path]) -> None:
+    """It is asked once, then left alone for a while; the answers keep their place in the sample."""
+    server = scripted.server
+
+    async def story() -> None:
+        async with scripted.world() as world:
+            folder = app_folder(app("waiting", "up/status=503", ">= 0.5"), "waiting")
+            number = await asyncio.to_thread(release, server, "waiting", folder)
+            stage = {"release": number, "stage": "poc"}
+            await asyncio.to_thread(call, server, "POST", "/apps/waiting/promotions", stage)
+            body = {"model": "waiting", "messages": [{"role": "user", "content": "Score: 3"}]}
+            headers = {"authorization": f"Bearer {server.owner_key}", "content-type": "application/json"}
+            asked = urllib.request.Request(f"{server.url}/v1/chat/completions", json.dumps(body).encode(), headers)
+            await asyncio.to_thread(lambda: urllib.request.urlopen(asked).read())
+            for _ in range(200):
+                if world.upstream.ledger.entries:
+                    break
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(3)
+            assert len(world.upstream.ledger.entries) == 1
+            found = await asyncio.to_thread(call, server, "GET", "/apps/waiting/evaluations")
+            assert found[1]["judged"] == []
+
+    asyncio.run(story())
