@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -292,6 +292,50 @@ def test_a_release_shows_what_it_has_and_what_blocks_it(
     expect(production.get_by_role("row", name=re.compile("^drill"))).to_contain_text("missing")
     expect(page.get_by_role("region", name="On record")).to_contain_text("company handbook")
     look(page, axe, "release")
+    assert errors == []
+    page.context.close()
+
+
+@pytest.mark.parametrize("width", [1440, 360])
+def test_a_rollout_is_watched_and_paused(
+    browser: Browser, http: APIRequestContext, server: Server, app_folder: Callable[..., Path], axe: str, width: int
+) -> None:
+    app, owner = f"watched-{width}", {"authorization": f"Bearer {server.owner_key}"}
+    for prompt in ("one", "two"):
+        folder = app_folder(
+            {
+                "app.yaml": f"app: {app}\npurpose: p\nowners: {{accountable: a}}\nmodel: {{use: echo}}\n"
+                "prompt: {answer: answer.md}\nrollout: {steps: [50%]}\n",
+                "answer.md": f"{prompt}: {{{{ question }}}}",
+            },
+            prompt,
+        )
+        assert http.post(f"/api/v1/apps/{app}/releases", data={"path": str(folder)}, headers=owner).status == 201
+    stage = f"/api/v1/apps/{app}/stages/poc"
+    stable = {"release": 1, "stage": "poc"}
+    assert http.post(f"/api/v1/apps/{app}/promotions", data=stable, headers=owner).ok
+    assert http.post(f"{stage}/rollout", data={"action": "start", "release": 2}, headers=owner).ok
+
+    page, errors = open_console(browser, login_link(http, server), width)
+    page.get_by_role("link", name="Releases").press("Enter")
+    page.get_by_role("link", name="50 % of poc").press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text(f"Rollout of {app}@2 beside {app}@1 in poc")
+    for n in range(6):
+        ask(http, server, app, f"question {n}")
+    calls = page.get_by_role("region", name="Both arms").get_by_role("row", name=re.compile("^calls"))
+    expect(calls).not_to_have_text(re.compile(r"calls\s*0\s*0"), timeout=ANSWERED)  # it keeps itself fresh
+    guardrails = page.get_by_role("table", name="Guardrails")
+    expect(guardrails.get_by_role("row", name=re.compile("^errors"))).to_contain_text("333")  # 100 of its weight of 0.3
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Pause").press("Enter")
+    expect(page.get_by_role("region", name="State")).to_contain_text("paused")
+    expect(page.get_by_role("table", name="Decisions")).to_contain_text("paused by hand")
+    look(page, axe, "rollout")
+    page.goto(f"{server.url}/operations")
+    listed = page.get_by_role("region", name="Rollouts").get_by_role("row", name=re.compile(f"^{app}@2"))
+    expect(listed).to_contain_text("paused")
+    assert http.get(f"/rollouts/{app}/beta", headers={**owner, **PAGE}).status == 404
+    assert http.post(f"{stage}/rollout", data={"action": "abort"}, headers=owner).ok
     assert errors == []
     page.context.close()
 

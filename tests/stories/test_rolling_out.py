@@ -33,9 +33,10 @@ def test_a_worse_release_is_rolled_back(scripted: Scripted, app_folder: Callable
     assert shown.returncode == 0 and "rolled_back" in shown.stdout and "unsupported: " in shown.stdout
     assert server.cli("audit", "verify").returncode == 0
     headers = {"Authorization": f"Bearer {server.owner_key}", "Accept": "text/html"}
-    with urllib.request.urlopen(urllib.request.Request(f"{server.url}/operations", headers=headers)) as answer:
-        page = answer.read().decode()
-    assert 'id="rollouts"' in page and "kiosk@2" in page and "rolled back" in page and last["reason"][:40] in page
+    for path, words in (("operations", "rolled back"), ("rollouts/kiosk/poc", last["reason"][:40])):
+        with urllib.request.urlopen(urllib.request.Request(f"{server.url}/{path}", headers=headers)) as answer:
+            page = answer.read().decode()
+        assert "kiosk@2" in page and words in page, path
 
 
 def test_a_sound_release_is_promoted(scripted: Scripted, app_folder: Callable[..., Path]) -> None:

@@ -108,7 +108,7 @@ def _guardrails(about: Mapping[str, Any]) -> list[Guardrail]:
         needed = about["combined"]["needed"] / one["weight"]
         told = {name: one[name] for name in ("name", "weight", "threshold", "candidate", "stable", "e_value")}
         found.append(Guardrail(**told, needed=needed, share=shown_share(one["e_value"], needed)))
-    return sorted(found, key=lambda guardrail: -guardrail.share)
+    return sorted(found, key=lambda guard: (-guard.share, -guard.weight, guard.name))
 
 
 def _mean(counts: Mapping[str, Any], name: str) -> float | None:
