@@ -285,7 +285,9 @@ def machine(dsn: str, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStateMac
             except NotFound:
                 assert not came
             except Conflict:
-                assert to is None or (to, False) not in came or to == came[-1][0] or (to, True) in came
+                now, glass = came[-1][0], dict(came)  # of each release, whether it broke the glass when it came last
+                good = [n for n in glass if not glass[n] and n != now and n not in self.withdrawn[stage]]
+                assert not good if to is None else (to, False) not in came or to == now or (to, True) in came
             else:
                 assert running is None or self.rolling.pop(stage) == running
                 if running is not None and to in (None, came[-1][0]):  # its candidate is what is rolled back from
@@ -294,6 +296,7 @@ def machine(dsn: str, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStateMac
                 assert (back.number, False) in came and to in (None, back.number)
                 self.withdrawn[stage].add(came[-1][0])
                 assert to is not None or back.number not in self.withdrawn[stage]
+                self.withdrawn[stage].discard(back.number)
                 came.append((back.number, False))
 
         @rule(number=numbers, stage=stages, who=people)

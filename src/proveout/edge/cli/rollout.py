@@ -291,7 +291,7 @@ def _view(found: Mapping[str, Any]) -> Iterator[str | Table]:
     yield ""
     yield output.grid(list(_arms(found)), ("arm", "calls", "answered", "bad events", "scores"))
     yield ""
-    said = [{**one, "at, UTC": _moment(one["at"])} for one in found["decisions"]]
+    said = [{**one, "at, UTC": _moment(one["at"]), "by": one["name"]} for one in found["decisions"]]
     yield output.grid(said, ("at, UTC", "action", "by", "reason"))
 
 

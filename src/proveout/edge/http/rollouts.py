@@ -30,7 +30,7 @@ class Order(BaseModel):
 async def show_rollout(request: Request, caller: Caller, app: str, stage: StageName) -> dict[str, Any]:
     """The latest rollout of a stage, also after its end: its state, e-values, arms and decisions, newest first."""
     keys.require(caller, Right.RELEASES_READ)
-    return await gateway(request).rollouts.show(caller.scope, app, stage)
+    return await _shown(request, caller, app, stage)
 
 
 @router.get("/rollout/baseline")
@@ -55,4 +55,12 @@ async def change_rollout(request: Request, caller: Caller, app: str, stage: Stag
     else:
         await here.rollouts.order(caller, app, stage, body.action)
     await here.directory.refresh()
-    return await here.rollouts.show(caller.scope, app, stage)
+    return await _shown(request, caller, app, stage)
+
+
+async def _shown(request: Request, caller: Principal, app: str, stage: StageName) -> dict[str, Any]:
+    """A rollout, its decisions with the names of the keys that ordered them."""
+    here = gateway(request)
+    found = await here.rollouts.show(caller.scope, app, stage)
+    decisions = [{**one, "name": here.directory.name_of(one["by"])} for one in found["decisions"]]
+    return {**found, "decisions": decisions}
