@@ -305,7 +305,8 @@ class _Group:
 
 def _to_decide(cases: int | None, repeats: int | None, least: float | None) -> str:
     """What would decide, and what harm these cases find."""
-    more = [f"{count} more {name}" for count, name in ((cases, "cases"), (repeats, "repeats")) if count]
+    counts = ((cases, "case"), (repeats, "repeat"))
+    more = [f"{count} more {name}{'s' if count > 1 else ''}" for count, name in counts if count]
     decided = f"; {' or '.join(more)} would decide" if more else ""
     return decided + (f"; harm of {least:.2g} or more is found" if least is not None else "")
 
@@ -382,8 +383,12 @@ def _gaps(pairs: _Pairs, alpha: float) -> list[float]:
 
 def _more_cases(pairs: _Pairs, alpha: float) -> int | None:
     """Cases to add, were the difference seen the true one."""
-    n, variance = len(pairs.cases), spread(pairs.tested) ** 2
-    needed = min((math.ceil(variance / gap**2) for gap in _gaps(pairs, alpha)), default=_MOST_CASES)
+    n, margin = len(pairs.cases), pairs.metric.margin
+    if not pairs.tested.any():  # nothing differs: so many that the rate of what could hide is below the margin
+        needed = math.ceil(math.log(ALPHA) / math.log1p(-margin)) if 0 < margin < 1 else _MOST_CASES
+    else:
+        variance = spread(pairs.tested) ** 2
+        needed = min((math.ceil(variance / gap**2) for gap in _gaps(pairs, alpha)), default=_MOST_CASES)
     return max(1, needed - n) if needed < _MOST_CASES else None
 
 

@@ -6,6 +6,7 @@ import math
 
 import msgspec
 
+from proveout.domain import Price, Usage
 from proveout.evals.compare import ALPHA
 from proveout.evals.distributions import normal_quantile
 from proveout.evals.statistics import Answers, Noise, cases_needed, rare_power, within_variance
@@ -18,13 +19,25 @@ _CHOICES = (1, 2, 3, 5, 10, 20)
 
 
 class Effort(msgspec.Struct, frozen=True):
-    """What one answer takes on average: seconds, tokens in and out, USD. Unmeasured: a guess for a small model."""
+    """What one answer takes on average: seconds, tokens in and out, USD. Unmeasured: a guess for a small model.
+
+    Not `priced`: nobody knows what it costs.
+    """
 
     seconds: float = 2.0
     prompt_tokens: float = 800.0
     completion_tokens: float = 80.0
     usd: float = 0.0
     measured: bool = False
+    priced: bool = True
+
+    @classmethod
+    def guess(cls, price: Price | None) -> Effort:
+        """What an answer of a model with this price may take, before any was measured."""
+        if price is None:
+            return cls(priced=False)
+        made = cls()
+        return cls(usd=price.cost(Usage(round(made.prompt_tokens), round(made.completion_tokens))))
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -73,6 +86,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int
     usd: float
     bias: Biased
+    priced: bool = True
 
 
 def plan(
@@ -122,6 +136,7 @@ def plan(
         completion_tokens=round(answers * cost.completion_tokens),
         usd=answers * cost.usd,
         bias=Biased(biased, of_bias, of_bias * cost.seconds / concurrent, of_bias * cost.usd),
+        priced=cost.priced,
     )
 
 

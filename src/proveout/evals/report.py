@@ -61,10 +61,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     usd: float = 0.0
     notes: list[str] = []
     whole: bool = True  # every question was asked
+    failing: bool = False  # so many calls failed that nothing is decided
     judge: Judgement | None = None
 
     @property
     def verdict(self) -> Verdict:
+        if self.failing:
+            return "inconclusive"
         return verdict_of(self.targets, self.comparison, self.bias, self.whole)
 
 

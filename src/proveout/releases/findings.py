@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from proveout.domain import Release
+from proveout.domain import Outcome, Release
 from proveout.evals.bias import Gap, Variant
 from proveout.evals.cases import Case, digest
 from proveout.evals.compare import Change, Comparison, changed_most
@@ -27,6 +27,7 @@ Scores = Mapping[str, Mapping[str, Sequence[float]]]
 """scorer → case → one score a repeat, as `evals.compare` takes them."""
 
 _CHANGES = 20
+_FAILED = 0.05  # of the calls may fail: they count as wrong answers; with more nothing is decided
 _RIGHT = ("correct", "facts", "refusal", "restricted", "exact", "numeric", "regex", "json_schema")
 _NOBODY = "Bias was not measured: no question names a person whom another could stand in for."
 _CUT_SHORT = "The budget ended it before every question was asked: it cannot pass."
@@ -78,11 +79,16 @@ def summarise(
     biased, judged = found.biased, found.judged
     asked = [candidate.answers, *(side.answers for side in (biased, baseline) if side)]
     whole = all(answers.whole for answers in asked) and (judged is None or judged.whole)
+    failed = [side.answers for side in (candidate, biased, baseline) if side and _failing(side.answers)]
+    targets, bias = found.targets, biased.gaps if biased else ()
+    shown = found.compared if found.compared and found.compared.verdict != "inconclusive" else None
     scores = {name: _score(by_case, measures[name]) for name, by_case in candidate.scores.items()}
     if judged and JUDGE.name in scores:
         scores[JUDGE.name] |= _bounds(judged.mean())
     return {
-        "verdict": verdict_of(found.targets, found.compared, biased.gaps if biased else (), whole),
+        "verdict": "inconclusive" if failed else verdict_of(targets, found.compared, bias, whole),
+        "evidence": verdict_of(targets, shown, bias, whole),  # what a comparison leaves open holds no target against it
+        "failing": bool(failed),
         "data_set": digest(cases),
         "cases": len(cases),
         "answers": len(delivered),
@@ -96,10 +102,27 @@ def summarise(
         "targets": [{"name": j.target.name, "text": j.target.text, **_plain(j, "target")} for j in found.targets],
         "judge": _told_of_judge(judged.judgement) if judged else None,
         "bias": [{**msgspec.to_builtins(gap), "alarm": gap.alarm} for gap in biased.gaps] if biased else [],
-        "notes": [_NOBODY] if biased and not biased.made else [],
+        "notes": [*([_NOBODY] if biased and not biased.made else []), *_failures(candidate, baseline)],
         "baseline": None if baseline is None else baseline.model,
         "comparison": msgspec.to_builtins(found.compared) if found.compared else None,
     }
+
+
+def _failing(answers: Answers) -> bool:
+    """Whether so many calls failed that the run says more of the connection than of the release."""
+    failed = sum(d.outcome is Outcome.FAILED for d in answers.delivered.values())
+    return failed > _FAILED * len(answers.delivered)
+
+
+def _failures(candidate: Side, baseline: Side | None) -> list[str]:
+    notes = []
+    for side in filter(None, (candidate, baseline)):
+        failed = [d for d in side.answers.delivered.values() if d.outcome is Outcome.FAILED]
+        if failed:
+            more = " That decides nothing: mend it, and run again." if _failing(side.answers) else ""
+            said = failed[0].text.strip("[]")
+            notes.append(f"{len(failed)} of {len(side.answers.delivered)} calls of {side.model} failed: {said}{more}")
+    return notes
 
 
 def _told_of_judge(judgement: Judgement) -> dict[str, Any]:
@@ -179,7 +202,9 @@ async def scored_cases(session: Session, keyring: Keyring, workspace: str, evalu
 
 def changes_of(cases: Sequence[Mapping[str, Any]]) -> list[Change]:
     """The answers that changed most against the baseline's, of `scored_cases`."""
+    failed = Outcome.FAILED
     both = [case for case in cases if case["baseline"] and case["answer"] is not None]
+    both = [case for case in both if failed not in (case["outcome"], case["baseline"]["outcome"])]
     before = {case["case"]: case["baseline"]["answer"] for case in both}
     return changed_most(before, {case["case"]: case["answer"] for case in both}, _CHANGES)
 
@@ -214,6 +239,7 @@ def report_of(release: Release, row: Row, cases: Sequence[Mapping[str, Any]]) ->
         bias=msgspec.convert(summary.get("bias", []), list[Gap]),
         notes=summary.get("notes", []) + ([] if summary["whole"] else [_CUT_SHORT]),
         whole=summary["whole"],
+        failing=summary.get("failing", False),
         judge=msgspec.convert(judge, Judgement) if (judge := summary.get("judge")) else None,
     )
 

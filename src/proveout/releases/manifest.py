@@ -13,8 +13,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from proveout.domain import KNOWLEDGE_NAME, PromptTexts
 from proveout.errors import InvalidInput
 from proveout.evals.judge import RUBRIC, Judge, read_labels
-from proveout.evals.scorers import scorers as named_scorers
+from proveout.evals.scorers import kinds
 from proveout.evals.scorers.confined import Confined
+from proveout.evals.targets import mistakes
 from proveout.releases.plan import Plan
 from proveout.retrieval.readers import check_readers, matches
 from proveout.serving.templates import check_template
@@ -334,11 +335,12 @@ def read_app(files: Mapping[str, bytes]) -> App:
             problems.append(_problem(lines, key, f"the template does not render: {error.message}"))
     golden = text_of("evals.golden", declared.evals.golden, "")
     scorers = text_of("evals.scorers", declared.evals.scorers, "")
-    if scorers:
-        try:
-            named_scorers(custom=Confined(scorers, declared.evals.scorers or ""))  # read, not run
-        except InvalidInput as error:
-            problems.append(_problem(lines, "evals.scorers", error.message))
+    try:
+        own = Confined(scorers, declared.evals.scorers or "") if scorers else None  # read, not run
+        for name, mistake in mistakes(declared.targets, kinds(own)):
+            problems.append(_problem(lines, f"targets.{name}", mistake))
+    except InvalidInput as error:
+        problems.append(_problem(lines, "evals.scorers", error.message))
     judge = None
     if asked := declared.evals.judge:
         try:

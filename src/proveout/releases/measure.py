@@ -15,7 +15,7 @@ from proveout.access.keys import principal_of, system
 from proveout.domain import Outcome, Principal, Release
 from proveout.errors import InvalidInput, NotFound, Unavailable
 from proveout.evals.bias import gaps, variants
-from proveout.evals.cases import Case, digest, read_cases
+from proveout.evals.cases import Case, digest, distinct, read_cases
 from proveout.evals.compare import Comparison, Metric, compare
 from proveout.evals.judge import JUDGE, Judge
 from proveout.evals.runner import RANDOM_REPEATS, Answers, Asking, Runner, Tell, is_random
@@ -23,7 +23,7 @@ from proveout.evals.scorers import Scorer, scorers
 from proveout.evals.scorers.confined import Confined
 from proveout.evals.scorers.delivered import Delivered, Measure
 from proveout.evals.scorers.meaning import AGREEING, agreeing
-from proveout.evals.targets import Judged, Target, judge_target, parse_target
+from proveout.evals.targets import Judged, Target, judge_target, parse_target, unmeasured
 from proveout.guard.support import SupportCheck
 from proveout.jobs.runtime import Result, Steps
 from proveout.ledger.integrate import LogKeys
@@ -44,6 +44,7 @@ _MARGIN = 0.05  # points of a score
 _MARGIN_OF_AMOUNTS = 0.2  # parts of the baseline's mean
 _SCORED = 16  # answers at a time
 MAIN_WEIGHT = 5.0
+_OF_FAILURES = ("correct", "answering")
 _NEVER = {"personal_data", "toxicity"}
 _TOLERATED = 1e-4  # of answers
 _EVERY = 0.3  # seconds between two reports of progress
@@ -83,6 +84,8 @@ class Evaluate:
         cases = [case for case in read_cases(unseal(key, row["dataset"], "dataset").decode(), "dataset") if case.counts]
         if not cases:
             raise InvalidInput("No case of the data set counts yet: cases that nobody wrote by hand need a review.")
+        copies, cases = len(cases), distinct(cases)
+        copies -= len(cases)
         release = self._rooms.directory().releases[steps.scope.workspace, row["app"], row["release"]]
         code = unseal(key, brought["scorers"], "scorers").decode() if brought and brought["scorers"] else ""
         judge = None
@@ -110,6 +113,8 @@ class Evaluate:
         asked = {
             k: v for k, v in evidence.measured_by(cases, code).items() if k in release.facts
         }  # not in those of old
+        if copies:
+            summary["notes"].append(f"{copies} cases ask what another one asks: each question counts once.")
         summary["standard"] = evidence.standard({**release.facts, **asked})
         await self._finish(steps, row, release, cases, (candidate, baseline), summary)
         return {"evaluation": evaluation, "verdict": summary["verdict"]}
@@ -161,7 +166,8 @@ class Evaluate:
             for (case, _), by_name in zip(batch, found, strict=True):
                 for name, score in by_name.items():
                     scores[name].setdefault(case.id, []).append(score)
-        scores |= await agreeing(cases, answers.delivered, row["repeats"], self._rooms.embed)
+        given = {turn: d for turn, d in answers.delivered.items() if d.outcome is not Outcome.FAILED}
+        scores |= await agreeing(cases, given, row["repeats"], self._rooms.embed)
         return Side(model, answers, {name: by_case for name, by_case in scores.items() if by_case})
 
     async def _asked(self, steps: Steps, row: Row, model: str, cases: Sequence[Case], budget: float | None) -> Answers:
@@ -175,7 +181,7 @@ class Evaluate:
         of_case = {variant.case.id: variant.case for variant in made}
         outcomes: dict[str, list[float]] = {}
         for (case, _), delivered in answers.delivered.items():
-            score = await correct.score(of_case[case], delivered)
+            score = None if delivered.outcome is Outcome.FAILED else await correct.score(of_case[case], delivered)
             if score is not None:
                 outcomes.setdefault(case, []).append(score)
         return Biased(made, answers, gaps(made, outcomes))
@@ -203,11 +209,18 @@ class Evaluate:
     def _targets(
         self, release: Release, side: Side, measures: Mapping[str, Measure], judged: JudgedSides | None
     ) -> list[Judged]:
-        """The app's measurable targets, or the policy's where it sets none, judged."""
+        """The app's measurable targets, and the policy's for what it sets none for, judged.
+
+        The policy's are only of what its questions can show, unless the app sets no target at all.
+        """
         declared = release.facts.get("targets")
-        own = targets_of(declared if isinstance(declared, Mapping) else {}, measures)
-        found = []
-        for target in own or targets_of(self._policy.targets, measures):
+        set_by_app = declared if isinstance(declared, Mapping) else {}
+        told = [target for name, text in set_by_app.items() if (target := parse_target(name, text))]
+        own = [target for target in told if target.metric in measures]
+        floor = targets_of(self._policy.targets, measures)
+        floor = [target for target in floor if target.metric not in {one.metric for one in own}]
+        found = [unmeasured(target) for target in told if target.metric not in measures]
+        for target in [*own, *(t for t in floor if not own or side.scores.get(t.metric))]:
             values, kind = list(side.scores.get(target.metric, {}).values()), measures[target.metric].kind
             of_judge = judged is not None and target.metric == JUDGE.name
             word = judge_target(target, values, kind, judged.mean if judged and of_judge and values else None)
@@ -246,6 +259,7 @@ class Evaluate:
                 "release": release.number,
                 "digest": release.digest,
                 "verdict": summary["verdict"],
+                "evidence": summary["evidence"],
                 "data_set": summary["data_set"],
                 "cases": summary["cases"],
                 "targets": [
@@ -256,13 +270,15 @@ class Evaluate:
                 "judge": summary["judge"] and {name: summary["judge"][name] for name in ("digest", "standing")},
             }
             await note(session, workspace, Kind.EVALUATION_ENDED, row["key"], told)
-            if row["golden"] and candidate.answers.whole:
-                found: evidence.Found = ("measured", summary["verdict"])
+            if row["golden"] and candidate.answers.whole and not summary["failing"]:
+                found: evidence.Found = ("measured", summary["evidence"])
                 await evidence.record(session, self._keys, release, evidence.EVALUATION, found, row["key"], told)
 
 
 async def _scored(case: Case, delivered: Delivered, measures: Mapping[str, Scorer]) -> dict[str, float]:
-    scored = {name: await scorer.score(case, delivered) for name, scorer in measures.items()}
+    """What each scorer says; of a call that failed, which has no words, times or cost, only that it was no answer."""
+    asked = _OF_FAILURES if delivered.outcome is Outcome.FAILED else measures
+    scored = {name: await measures[name].score(case, delivered) for name in asked}
     return {name: score for name, score in scored.items() if score is not None}
 
 

@@ -104,7 +104,7 @@ def plan(
     tokens = found["prompt_tokens"] + found["completion_tokens"]
     output.say(
         f"With a baseline that is {found['answers']} answers, about {_lasting(found['seconds'])}, {tokens} tokens and "
-        f"{found['usd']:.4f} USD."
+        + (f"{found['usd']:.4f} USD." if found["priced"] else "a cost that nobody knows: its model has no price.")
     )
     bias = found["bias"]
     if bias["questions"]:
@@ -346,6 +346,8 @@ def _say(found: Mapping[str, Any]) -> None:
     if summary["bias"]:
         _say_bias(summary["bias"])
     output.say(f"verdict: {summary['verdict']} ({found['id']})")
+    if found["golden"] and not summary["failing"] and summary["evidence"] != summary["verdict"]:
+        output.say(f"as evidence for a stage: {summary['evidence']}: its targets decide, and harm that is shown")
 
 
 def _say_comparison(summary: Mapping[str, Any], changed: Sequence[Mapping[str, Any]]) -> None:

@@ -22,7 +22,7 @@ from proveout.evals import report
 from proveout.evals.bias import variants
 from proveout.evals.cases import read_cases
 from proveout.evals.plan import Effort, judging, plan
-from proveout.evals.runner import CONCURRENT, RANDOM_REPEATS, check_groups, foreign_groups, is_random
+from proveout.evals.runner import CONCURRENT, RANDOM_REPEATS, check_groups, foreign_groups, is_random, models_of
 from proveout.jobs.runtime import Jobs
 from proveout.releases.findings import changes_of, report_of, scored_cases
 from proveout.serving.resolve import find_release
@@ -77,6 +77,8 @@ async def create_evaluation(
         here.rooms.catalogue.resolve(body.baseline)
     elif body.baseline is not None:
         find_release(here.directory(), caller, body.baseline)
+    if body.budget_usd is not None:
+        _priced(request, caller, release, body.baseline)
     evaluation = f"evaluation_{secrets.token_hex(8)}"
     async with here.store.within(caller.scope) as session:
         key = await here.keyring.workspace(session, release.workspace)
@@ -115,7 +117,8 @@ async def plan_evaluation(
     here, release = gateway(request), find(request, caller, app, number)
     golden = [case for case in read_cases(await _golden(request, caller, release), "golden") if case.counts]
     past: list[list[float]] = []
-    effort = None
+    price = here.rooms.catalogue.price(models_of(release.manifest)[0])
+    effort = Effort.guess(price)
     async with here.store.within(caller.scope) as session:
         runs = await session.fetch("evaluations.list", app=app, release=None, limit=20)
         done = [row for row in runs if row["summary"]]
@@ -187,6 +190,21 @@ async def show_report(
     made = report_of(find(request, caller, row["app"], row["release"]), row, cases)
     kind, write = _FORMATS[format]
     return Response(write(made), media_type=kind, headers={"content-security-policy": _STYLED_ALONE})
+
+
+def _priced(request: Request, caller: Principal, release: Release, baseline: str | None) -> None:
+    """Raises InvalidInput where a model has no price: no budget could be kept."""
+    here, judge = gateway(request), release.facts.get("judge")
+    models = [*models_of(release.manifest), *([judge["model"]] if judge else [])]  # type: ignore[index]
+    if baseline is not None:
+        direct = "/" in baseline or baseline == "echo"
+        models += [baseline] if direct else models_of(find_release(here.directory(), caller, baseline)[0].manifest)
+    for model in models:
+        if here.rooms.catalogue.price(model) is None:
+            raise InvalidInput(
+                f"budget_usd: {model} has no price in the server's config, so nobody knows what its answers cost: "
+                "give it `prices`, or leave the budget out."
+            )
 
 
 async def with_states(jobs: Jobs, workspace: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
