@@ -291,6 +291,29 @@ def test_a_key_of_other_apps_and_one_of_other_groups_find_nothing(
         assert call(server, "GET", path, None, keys["it"])[0] == 404
 
 
+def test_an_outage_is_no_evidence(scripted: Scripted, app_folder: Callable[..., Path]) -> None:
+    """Of a model that is away, times are not short and answers not alike: nothing is decided, and nothing recorded."""
+    server = scripted.server
+    targets = "{total: '<= 1 s', consistency: '>= 0.5', toxicity: '<= 0'}"
+    manifest = APP["app.yaml"].replace("numbers", "away").replace("use: echo", "use: 'up/status=500'")
+    files = {**APP, "app.yaml": manifest.replace('{correct: ">= 0.8", deflection: a third fewer tickets}', targets)}
+
+    async def story() -> None:
+        async with scripted.world():
+            release = await asyncio.to_thread(create, server, app_folder(files, "away"))
+            run = await asyncio.to_thread(server.cli, "eval", "run", release, "--repeats", "2", "--json")
+            assert run.returncode == 3, run.stderr
+            summary = json.loads(run.stdout)["summary"]
+            assert summary["failing"] and summary["verdict"] == "inconclusive"
+            assert summary["scores"].keys() <= {"correct", "answering"} and "80 of 80 calls" in summary["notes"][0]
+            found = await asyncio.to_thread(call, server, "GET", "/apps/away/releases/1/evidence")
+            assert found[1]["evidence"] == []
+            spent = await asyncio.to_thread(server.cli, "eval", "run", release, "--budget", "1")
+            assert spent.returncode == 2 and "has no price" in spent.stderr
+
+    asyncio.run(story())
+
+
 def test_an_evaluation_that_fails_says_why(server: Server, app_folder: Callable[..., Path]) -> None:
     files = {**APP, "scorers.py": "def polite(case, delivered) -> bool:\n    return delivered['nothing']\n"}
     release = create(

@@ -30,6 +30,7 @@ from proveout.ledger.integrate import LogKeys
 from proveout.releases import evidence
 from proveout.releases.findings import Biased, Findings, Side, result_of, summarise, told_of_bias
 from proveout.releases.judging import JudgedSides, Judging
+from proveout.releases.own_tests import own_tests
 from proveout.releases.policy import Policy
 from proveout.serving.call import Rooms
 from proveout.store.events import Kind, note
@@ -79,21 +80,17 @@ class Evaluate:
             if row is None:
                 raise NotFound(f"There is no evaluation {evaluation}.")
             key = await self._keyring.workspace(session, steps.scope.workspace)
-            about = {"workspace": steps.scope.workspace, "app": row["app"], "number": row["release"]}
-            brought = await session.row("releases.golden", **about)
-        cases = [case for case in read_cases(unseal(key, row["dataset"], "dataset").decode(), "dataset") if case.counts]
-        if not cases:
+            release = self._rooms.directory().releases[steps.scope.workspace, row["app"], row["release"]]
+            own = await own_tests(session, self._keyring, release)
+        given = read_cases(unseal(key, row["dataset"], "dataset").decode(), "dataset")
+        counted = [case for case in given if case.counts]
+        if not counted:
             raise InvalidInput("No case of the data set counts yet: cases that nobody wrote by hand need a review.")
-        copies, cases = len(cases), distinct(cases)
-        copies -= len(cases)
-        release = self._rooms.directory().releases[steps.scope.workspace, row["app"], row["release"]]
-        code = unseal(key, brought["scorers"], "scorers").decode() if brought and brought["scorers"] else ""
-        judge = None
-        if brought and brought["judge"]:
-            judge = msgspec.json.decode(unseal(key, brought["judge"], "judge"), type=Judge)
-            self._rooms.catalogue.resolve(judge.model)  # one that is not there is said before the long work
+        if own.judge:
+            self._rooms.catalogue.resolve(own.judge.model)  # one that is not there is said before the long work
+        cases = distinct(counted)
         async with AsyncExitStack() as stack:
-            measures = await self._scorers(stack, code)
+            measures = await self._scorers(stack, own.scorers)
             candidate = await self._side(steps, row, release.label, cases, measures, row["budget_usd"])
             left = _left(row["budget_usd"], candidate.answers)
             biased = await self._biased(steps, row, release.label, cases, left) if row["bias"] else None
@@ -101,19 +98,18 @@ class Evaluate:
             baseline = await self._side(steps, row, row["baseline"], cases, measures, left) if row["baseline"] else None
         known: Mapping[str, Measure] = {**measures, **AGREEING}
         judged = None
-        if judge:
+        if own.judge:
             left = _left(left, baseline.answers) if baseline else left
-            judged = await self._judged(steps, row, judge, cases, (candidate, baseline), left)
+            judged = await self._judged(steps, row, own.judge, cases, (candidate, baseline), left)
             candidate = candidate.scored(judged, 0)
             baseline = baseline.scored(judged, 1) if baseline else None
             known = {**known, JUDGE.name: JUDGE}
         targets = self._targets(release, candidate, known, judged)
         compared = _compare(cases, candidate, baseline, known, targets, judged) if baseline else None
         summary = summarise(cases, row, candidate, baseline, known, Findings(targets, compared, biased, judged))
-        asked = {
-            k: v for k, v in evidence.measured_by(cases, code).items() if k in release.facts
-        }  # not in those of old
-        if copies:
+        by = evidence.measured_by(counted, own.scorers)
+        asked = {name: digest for name, digest in by.items() if name in release.facts}  # not in those of old
+        if copies := len(counted) - len(cases):
             summary["notes"].append(f"{copies} cases ask what another one asks: each question counts once.")
         summary["standard"] = evidence.standard({**release.facts, **asked})
         await self._finish(steps, row, release, cases, (candidate, baseline), summary)
@@ -126,17 +122,12 @@ class Evaluate:
         question found no answer.
         """
         async with self._store.within(steps.scope) as session:
-            key = await self._keyring.workspace(session, steps.scope.workspace)
-            about = {"workspace": baseline.workspace, "app": baseline.app, "number": baseline.number}
-            brought = await session.row("releases.golden", **about)
-        assert brought is not None
-        golden = unseal(key, brought["golden"], "golden").decode() if brought["golden"] else ""
-        cases = draw([case for case in read_cases(golden, "golden") if case.counts])
-        code = unseal(key, brought["scorers"], "scorers").decode() if brought["scorers"] else ""
+            own = await own_tests(session, self._keyring, baseline)
+        cases = draw(own.cases)
         repeats = RANDOM_REPEATS if is_random(baseline) else 1
         row = {"id": run, "principal": system(steps.scope.workspace), "repeats": repeats}
         async with AsyncExitStack() as stack:
-            measures = await self._scorers(stack, code)
+            measures = await self._scorers(stack, own.scorers)
             sides = [await self._side(steps, row, r.label, cases, measures, None) for r in (release, baseline)]
         failed = [d for side in sides for d in side.answers.delivered.values() if d.outcome is Outcome.FAILED]
         if failed:

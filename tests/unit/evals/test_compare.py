@@ -10,7 +10,8 @@ from bench.statistics import METRICS, caught, false_alarms, toxic_caught
 
 from proveout.evals.compare import Comparison, Metric, changed_most, compare, word_distance
 from proveout.evals.plan import Effort, answers_for_rare, enough_repeats, plan
-from proveout.evals.targets import judge_target, parse_target
+from proveout.evals.scorers import kinds
+from proveout.evals.targets import judge_target, mistakes, parse_target
 
 CORRECT = {"correct": Metric("correct", "binary", "higher", 0.05)}
 
@@ -165,6 +166,46 @@ def test_a_target_at_the_end_of_the_scale_is_about_these_cases() -> None:
     never = parse_target("restricted", ">= 1")
     assert never and judge_target(never, [[1.0]] * 20, "binary").verdict == "pass"
     assert judge_target(never, [[1.0]] * 20 + [[0.0]], "binary").verdict == "fail"
+
+
+def test_a_target_that_no_number_of_cases_shows_wants_ten() -> None:
+    target = parse_target("correct", ">= 1")
+    assert target is not None
+    few, many = (judge_target(target, [[1.0]] * n, "binary") for n in (2, 40))
+    assert (few.verdict, few.more_cases, many.verdict) == ("inconclusive", 8, "pass")
+    assert "of these 40 cases, which alone are judged, at least 0.9278 with 95 % confidence" in many.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("correct", 0.9, 'write it as ">= 0.8"'),
+        ("facts", "> = 0.9", "cannot be read"),
+        ("answering", ">= 0.9 of cases", "cannot be read"),
+        ("ttft_p95", "<= 1", "say the unit"),
+        ("unsuported", "< 1 %", "did you mean `unsupported`?"),
+        ("correct", ">= 80", "from 0 to 1"),
+        ("correct", ">= 0.8", None),
+        ("total_p95", "<= 2 s", None),
+        ("cost_per_answer", "<= 0.002 USD", None),
+        ("deflection", "a third fewer tickets", None),
+        ("deflection", ">= 30 %", None),
+        ("polite", ">= 0.9", None),
+    ],
+)
+def test_targets_that_are_meant_to_be_measured(name: str, text: object, said: str | None) -> None:
+    known = {**kinds(), "polite": "binary"}
+    found = dict(mistakes({name: text}, known))
+    assert found == {} if said is None else said in found[name]
+
+
+def test_what_would_decide_between_the_same_answers_does() -> None:
+    """As many cases as it asks for, and not one fewer."""
+    metric = {"correct": Metric("correct", "binary", "higher", 0.05)}
+    for n in (40, 71):
+        (found,) = compare(runs(right(n)), runs(right(n)), {}, metric).metrics
+        assert found.overall.verdict == "inconclusive" and found.overall.more_cases == 72 - n
+    assert compare(runs(right(72)), runs(right(72)), {}, metric).verdict == "pass"
 
 
 def test_plans() -> None:

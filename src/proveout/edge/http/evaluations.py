@@ -25,6 +25,7 @@ from proveout.evals.plan import Effort, judging, plan
 from proveout.evals.runner import CONCURRENT, RANDOM_REPEATS, check_groups, foreign_groups, is_random, models_of
 from proveout.jobs.runtime import Jobs
 from proveout.releases.findings import changes_of, report_of, scored_cases
+from proveout.releases.own_tests import own_tests
 from proveout.serving.resolve import find_release
 from proveout.store.pool import Row
 from proveout.store.sealing import seal, unseal
@@ -115,11 +116,11 @@ async def plan_evaluation(
     """
     keys.require(caller, Right.EVALUATIONS_RUN)
     here, release = gateway(request), find(request, caller, app, number)
-    golden = [case for case in read_cases(await _golden(request, caller, release), "golden") if case.counts]
     past: list[list[float]] = []
     price = here.rooms.catalogue.price(models_of(release.manifest)[0])
     effort = Effort.guess(price)
     async with here.store.within(caller.scope) as session:
+        golden = (await own_tests(session, here.keyring, release)).cases
         runs = await session.fetch("evaluations.list", app=app, release=None, limit=20)
         done = [row for row in runs if row["summary"]]
         if done:
@@ -242,19 +243,12 @@ async def _questions(request: Request, caller: Principal, release: Release, body
     """What is to be asked, as JSON lines."""
     if body.dataset is not None and body.named is not None:
         raise InvalidInput("dataset, named: give one of the two.")
-    if body.named is None:
-        return await _golden(request, caller, release) if body.dataset is None else body.dataset
+    if body.dataset is not None:
+        return body.dataset
     here = gateway(request)
-    name, _, version = body.named.partition("@")
     async with here.store.within(caller.scope) as session:
+        if body.named is None:
+            return (await own_tests(session, here.keyring, release)).golden
+        name, _, version = body.named.partition("@")
         number = int(version) if version else None
         return (await read_dataset(session, here.keyring, caller, release.app, name, number))[1]
-
-
-async def _golden(request: Request, caller: Principal, release: Release) -> str:
-    here = gateway(request)
-    async with here.store.within(caller.scope) as session:
-        key = await here.keyring.workspace(session, release.workspace)
-        about = {"workspace": release.workspace, "app": release.app, "number": release.number}
-        row = await session.row("releases.golden", **about)
-    return unseal(key, row["golden"], "golden").decode() if row and row["golden"] else ""

@@ -173,5 +173,5 @@ _SAID: Mapping[str, Callable[[Facts, str], _Said | None]] = {
     Kind.REFRESH_DECIDED: _refresh,
     Kind.SYNC_FAILED: _sync,
 }
-KINDS = tuple(kind.value for kind in map(Kind, _SAID))
+KINDS = tuple(map(Kind, _SAID))
 """The events that may be told."""
