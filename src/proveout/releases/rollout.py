@@ -48,6 +48,7 @@ _HARM_IN_SCORES = 0.02  # the mean of scores may be lower by this before it coun
 _SAMPLE = 100  # answers of the stable release from which the thresholds are frozen
 _COMPARABLE = 20  # scores, or answers that call tools, of the stable release from which on they hold a promotion
 _ANSWERS = ("first_text", "total", "unsupported")
+_NOW_AND_THEN = ("unsupported", "tool_errors", *SCORES)  # what not every request tells of
 _MISSED = 20  # answers in a row without a metric: it has stopped
 _LARGEST = 1e15  # beyond, JSON's numbers are no longer exact
 _USERS, _AGAIN = " of users", " again"  # the first event of each at a weight; the first that comes twice in a row
@@ -68,7 +69,7 @@ _SHARES: Mapping[str, Mapping[str, float]] = {
 
 Units = MutableMapping[str, dict[str, float]]
 """Of each unit, by metric, up to which weight its place in the draw is known already; `METRIC last` where its last
-request was such an event."""
+request was such an event. And each request that feedback was counted of, without anything."""
 
 
 def weights(plan: Plan) -> dict[str, float]:
@@ -97,6 +98,7 @@ class Progress(msgspec.Struct):
     scores: dict[str, Betting] = {}
     criteria: dict[str, Betting] = {}
     split: SampleRatio = SampleRatio()
+    explained: float = 0.0  # of the evidence against the candidate, by the split, when it froze
     thresholds: dict[str, float] = {}
     gathered: dict[str, list[float]] = {}  # of the stable release, for thresholds that are not frozen yet
     total: dict[Arm, Counts] = msgspec.field(default_factory=lambda: {"stable": Counts(), "candidate": Counts()})
@@ -138,17 +140,19 @@ class Decision:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def decide(machine: Machine, batch: Sequence[Reading], units: Units, now: float) -> Decision:
+def decide(machine: Machine, batch: Sequence[Reading], units: Units, now: float, *, behind: bool = False) -> Decision:
     """Takes in what has ended since, changes the machine, and says what was decided.
 
     `units` holds what is known of the units of the batch and is changed too. A paused rollout is watched, and rolled
-    back when it must be.
+    back when it must be. `behind`: more has ended than was read; then nothing goes forward.
     """
     observe(machine, batch, units)
     combined = log_e(machine)
     if batch:
         _remember(machine.progress, combined)
     decision = _decided(machine, now, combined)
+    if behind and decision.action in ("step", "promote"):
+        decision = Decision("hold", "more has happened than was read yet")
     if decision.action == "step":
         machine.step += 1
         machine.progress.stepped = now
@@ -160,6 +164,8 @@ def decide(machine: Machine, batch: Sequence[Reading], units: Units, now: float)
         "freeze": "frozen",
     }
     machine.state = ends.get(decision.action, machine.state)
+    if decision.action == "freeze":
+        machine.progress.explained = max(0.0, machine.progress.split.log_e)
     return decision
 
 
@@ -170,8 +176,10 @@ def outlook(machine: Machine, now: float) -> Decision:
 
 def _decided(machine: Machine, now: float, combined: float) -> Decision:
     plan, progress = machine.plan, machine.progress
-    # Where the split itself is off, that explains as much of what looks like harm.
-    if crosses(combined - max(0.0, progress.split.log_e), plan.alpha):
+    # Where the split itself is off, that explains as much of what looks like harm: what it was when it froze, for what
+    # goes on under a broken split is a person's to end, and must not keep a broken candidate for ever.
+    explained = progress.explained if machine.state == "frozen" else max(0.0, progress.split.log_e)
+    if crosses(combined - explained, plan.alpha):
         heavy = {name: math.log(weight) for name, weight in progress.weights.items() if weight}
         worst = max(heavy, key=lambda name: heavy[name] + _log_e(progress, name))
         reason = f"{worst}: {_compared(progress, worst)}; combined e-value {_shown(combined)} ≥ {1 / plan.alpha:g}"
@@ -213,6 +221,10 @@ def _awaited(machine: Machine, now: float) -> Iterator[str]:
         if now - progress.newest.get(arm, -math.inf) > fresh:
             yield f"no call of the {arm} arm has ended for {fresh:.0f} s"
     yield from (f"{name} is no longer measured" for name in _ANSWERS if _stopped(machine, name))
+    for name in criteria(progress):
+        for arm in progress.step if name in _NOW_AND_THEN else ():
+            if not progress.step[arm].measured.get(name):
+                yield f"{name} was not measured with the {arm} arm in this step"
 
 
 def _stopped(machine: Machine, name: str) -> bool:
@@ -257,12 +269,16 @@ def observe(machine: Machine, batch: Sequence[Reading], units: Units) -> None:
     seen = _Sorted()
     exposed: list[tuple[bool, float]] = []
     for reading in batch:
+        if reading.about is not None:
+            if not (reading.bad or reading.scores) or reading.about in units:
+                continue  # the first word on a request counts, however often it is said
+            units[reading.about] = {}
         if reading.exposed and (reading.unit is None or reading.unit not in units):
             exposed.append((reading.candidate, reading.weight))
         if reading.unit is not None:
             units.setdefault(reading.unit, {})
         _count(progress, reading)
-        seen.sort(progress, reading, units)
+        seen.sort(machine.plan, progress, reading, units)
         _gather(progress, reading)
     for test, events in seen.harm.items():
         fresh = BadEvents.of(RARE if test.endswith(_AGAIN) else RATIOS)
@@ -283,8 +299,8 @@ class _Sorted:
         self.scores: dict[str, list[Seen]] = defaultdict(list)
         self.shown: dict[str, list[Seen]] = defaultdict(list)
 
-    def sort(self, progress: Progress, reading: Reading, units: Units) -> None:
-        for name, value in _values(progress, reading):
+    def sort(self, plan: Plan, progress: Progress, reading: Reading, units: Units) -> None:
+        for name, value in _values(plan, progress, reading):
             of_user = reading.unit is not None and name in reading.bad
             if of_user and _is_again(reading, name, value, units):
                 self.harm[name + _AGAIN] += _drawn(reading, name + _AGAIN, value, units)
@@ -338,14 +354,16 @@ def _is_again(reading: Reading, name: str, value: float, units: Units) -> bool:
     return bool(was) and value > 0.5
 
 
-def _values(progress: Progress, reading: Reading) -> Iterator[tuple[str, float]]:
-    """What the tests see of a reading: bad events, and whether amounts are above their thresholds."""
+def _values(plan: Plan, progress: Progress, reading: Reading) -> Iterator[tuple[str, float]]:
+    """What the tests see of a reading: bad events, and whether amounts are above their thresholds by more than is
+    tolerated."""
     yield from reading.bad.items()
     for name, amount in reading.amounts.items():
+        tolerated = 1 + plan.tolerance.of(name)
         for quantile in online.QUANTILES:
             threshold = progress.thresholds.get(test := f"{name}_{quantile}")
             if threshold is not None:
-                yield test, float(amount > threshold) if math.isfinite(amount) else math.nan
+                yield test, float(amount > threshold * tolerated) if math.isfinite(amount) else math.nan
 
 
 def _count(progress: Progress, reading: Reading) -> None:

@@ -30,6 +30,7 @@ from proveout.store.pool import Row, Session, Store, as_json
 
 Order = Literal["pause", "resume", "promote", "abort"]
 _ENTRIES = 5000  # of the log, in one transaction
+_BEHIND_SECONDS = 2.0  # until what happened is missed in the log
 _SAMPLED = 1000  # answers of the stable release from which thresholds are frozen
 _WEEK, _BASELINE = 7, 10_000  # days, and requests, of the baseline
 _SYSTEM = "system"
@@ -68,7 +69,7 @@ class Rollouts:
             raise Conflict(f"A rollout of {label} to {stage} is {running['state']}: abort it, or wait for its end.")
         await self.routes.gate.demand(session, release, stage)
         progress = await _begin(session, release.app, stage, stable["stable"])
-        newest = await session.row("readings.newest")
+        newest = await session.row("readings.newest", seconds=_BEHIND_SECONDS)
         assert newest is not None
         row = {"id": rollout, **where, "release": release.number, "stable": stable["stable"], "key": by}
         kept = {"plan": as_json(plan.model_dump(mode="json")), "progress": as_json(progress)}
@@ -137,16 +138,18 @@ class Rollouts:
         where = {name: named[name] for name in ("workspace", "app", "stage")}
         mine = await session.row("routes.try_lock", **where)
         row = await self.routes.active(session, **where) if mine and mine["mine"] else None
-        newest = await session.row("readings.newest")
+        newest = await session.row("readings.newest", seconds=_BEHIND_SECONDS)
         if row is None or row["id"] != named["id"] or newest is None:
             return  # another worker, or a person, is at it
         until = min(newest["position"], row["position"] + _ENTRIES)
-        about = {"app": row["app"], "stage": row["stage"], "started": row["started"]}
+        about = {name: row[name] for name in ("app", "stage", "started", "stable", "release")}
         seen = await session.fetch("readings.since", **about, after=row["position"], until=until)
         batch = [online.read(one) for one in seen]
-        units = await _units(session, row["id"], [one.unit for one in batch if one.unit is not None])
+        names = [name for one in batch for name in (one.unit, one.about) if name is not None]
+        units = await _units(session, row["id"], names)
         machine = _machine(row)
-        decision = decide(machine, batch, units, time.time())
+        behind = bool(newest["behind"]) or until < newest["position"]
+        decision = decide(machine, batch, units, time.time(), behind=behind)
         news = bool(batch) or until - row["position"] >= _ENTRIES
         if decision.action == "hold" and not news:
             return

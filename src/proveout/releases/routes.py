@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from proveout.domain import Candidate, Principal, Release, Right, StageName
@@ -15,6 +16,7 @@ from proveout.store.pool import Row, Session, Store, as_json
 Ended = Literal["promoted", "rolled_back", "aborted"]
 _SHORTEST_REASON = 20  # characters
 _STAY_SECONDS = 86_400.0
+_JUST_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,26 @@ class Routes:
                 await self.end(session, principal.key.id, active, "rolled_back", "rolled back by hand")
                 if to in (None, active["stable"]):
                     return releases[active["stable"]]
+            if to is None:
+                await self._just_ended(session, about, tenures[0])
             back = releases[_way_back(tenures, f"{app} in {stage}", to)]
             await session.run("tenures.withdraw", **about)
             await self.make_stable(session, principal.key.id, back, stage, broke_glass=False, action="rolled_back")
         return back
+
+    async def _just_ended(self, session: Session, about: Mapping[str, Any], tenure: Row) -> None:
+        """Raises Conflict where the rollout that somebody wants to end has just ended itself: what is stable now was
+        so before it, and is not in doubt."""
+        row, stable = await session.row("rollouts.latest", **about), tenure["release"]
+        if row is None or row["state"] != "rolled_back" or row["started"] < tenure["since"]:
+            return
+        since = (datetime.now(UTC) - row["ended"]).total_seconds()
+        if since < _JUST_SECONDS:
+            app, stage = about["app"], about["stage"]
+            raise Conflict(
+                f"{app}@{row['release']} was rolled back {since:.0f} s ago, and {app}@{stable} serves all of {stage}. "
+                "To leave that one too, name the release to go to."
+            )
 
     # -- within a transaction that holds the stage's lock ----------------------------------------------
 
