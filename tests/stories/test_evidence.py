@@ -79,6 +79,9 @@ def test_a_release_comes_to_production_with_its_evidence(
     into_beta, into_production = ({"release": 1, "stage": stage} for stage in ("beta", "production"))
     status, refused = call(server, "POST", promotions, into_beta)
     assert status == 409 and [m["id"] for m in refused["missing"]] == ["beta.evaluation"]
+    said = server.cli("release", "promote", sound, "--to", "beta", "--json")
+    assert said.returncode == 1 and json.loads(said.stdout) == refused, said
+    assert said.stderr == refused["error"]["message"] + "\n"
     assert "proveout eval run numbers@1" in refused["error"]["message"]
 
     run = server.cli("eval", "run", sound, "--json")
@@ -314,7 +317,7 @@ def test_an_outage_is_no_evidence(scripted: Scripted, app_folder: Callable[..., 
     asyncio.run(story())
 
 
-def test_an_evaluation_that_fails_says_why(server: Server, app_folder: Callable[..., Path]) -> None:
+def test_an_evaluation_that_fails_says_why(server: Server, app_folder: Callable[..., Path], tmp_path: Path) -> None:
     files = {**APP, "scorers.py": "def polite(case, delivered) -> bool:\n    return delivered['nothing']\n"}
     release = create(
         server, app_folder({**files, "app.yaml": APP["app.yaml"].replace("numbers", "failing")}, "failing")
@@ -323,6 +326,9 @@ def test_an_evaluation_that_fails_says_why(server: Server, app_folder: Callable[
     assert run.returncode != 0 and "nothing" in run.stderr, run
     (listed,) = call(server, "GET", "/apps/failing/evaluations")[1]["evaluations"]
     assert listed["state"] == "failed" and "nothing" in listed["error"], listed
+    report = server.cli("eval", "report", listed["id"], "--to", str(tmp_path), "--json")
+    assert report.returncode == 1 and json.loads(report.stdout)["error"]["message"] == report.stderr.strip()
+    assert server.cli("eval", "report", "evaluation_none", "--to", str(tmp_path)).returncode == 2
     shown = server.cli("eval", "list", "failing").stdout
     assert f"{listed['id']} failed: " in shown, shown
     status, refused = call(server, "GET", f"/evaluations/{listed['id']}/report")

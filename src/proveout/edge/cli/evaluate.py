@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +14,7 @@ import typer
 from proveout.edge.cli import output
 from proveout.edge.cli.client import ask, connected
 from proveout.edge.cli.releases import Named, split
-from proveout.errors import InvalidInput
+from proveout.errors import InvalidInput, ProveoutError
 from proveout.evals import leakage
 from proveout.evals.cases import read_cases, write_cases
 from proveout.evals.imports import Form, import_cases
@@ -70,13 +71,19 @@ def run(
         "budget_usd": budget,
         "bias": bias or None,
     }
-    found = asyncio.run(_run(name, number, {key: value for key, value in body.items() if value is not None}))
     if report:
-        asyncio.run(_write(found["id"], report))
+        _can_hold(report, report)
+    found = asyncio.run(_run(name, number, {key: value for key, value in body.items() if value is not None}))
     if json:
         output.document(found)
     else:
         _say(found)
+    if report:
+        try:
+            asyncio.run(_write(found["id"], report))
+        except ProveoutError as error:  # what was found is told already
+            output.warn(error.message)
+            raise typer.Exit(2) from error
     raise typer.Exit(EXITS[found["summary"]["verdict"]])
 
 
@@ -173,10 +180,16 @@ def list_(name: Annotated[str, typer.Argument(metavar="APP")], json: output.AsJs
 def report(
     evaluation: Annotated[str, typer.Argument(metavar="EVALUATION")],
     to: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go.")] = Path(),
+    json: output.AsJson = False,
 ) -> None:
     """Write the report of an evaluation: one HTML file with its plots, Markdown, JUnit XML and JSON."""
-    for path in asyncio.run(_write(evaluation, to)):
-        output.say(str(path))
+    _can_hold(to, to)
+    written = [str(path) for path in asyncio.run(_write(evaluation, to))]
+    if json:
+        output.document({"evaluation": evaluation, "files": written})
+        return
+    for path in written:
+        output.say(path)
 
 
 @app.command("import")
@@ -187,10 +200,13 @@ def import_(
     reviewed: Annotated[
         str | None, typer.Option(metavar="NAME", help="Who has reviewed it: only then it counts.")
     ] = None,
+    json: output.AsJson = False,
 ) -> None:
     """Turn a data set of another tool into cases. Every record that is not understood is named. Needs no server."""
+    _is_free(to)
     cases = import_cases(_text(file), str(file), form, reviewed)
-    _keep(to, write_cases(cases), len(cases), reviewed)
+    _keep(to, write_cases(cases))
+    _say_kept({"to": str(to), "cases": len(cases), "reviewed": reviewed}, json)
 
 
 @app.command()
@@ -225,20 +241,24 @@ def draft(
     budget: Annotated[
         float | None, typer.Option(min=0.0001, metavar="USD", help="Of documents: stop asking at this cost.")
     ] = None,
+    json: output.AsJson = False,
 ) -> None:
     """Draft questions from documents, feedback or traffic, for a person to review: none counts before.
 
     From documents, the release's model asks them. Exit code 1: there was nothing to draft from.
     """
     name, number = split(release)
-    if to.exists():  # said before anything is asked
-        raise InvalidInput(f"{to} exists already: name another file.")
+    _is_free(to)
     body = {"source": source, "count": count} | ({"budget_usd": budget} if budget else {})
     text, why = asyncio.run(_draft(f"/api/v1/apps/{name}/releases/{number}/drafts", body))
     if not text:
-        output.warn(why or _NOTHING[source])
+        why = why or _NOTHING[source]
+        output.warn(why)
+        if json:
+            output.document({"to": None, "cases": 0, "reviewed": None, "reason": why})
         raise typer.Exit(1)
-    _keep(to, text, len(text.splitlines()))
+    _keep(to, text)
+    _say_kept({"to": str(to), "cases": len(text.splitlines()), "reviewed": None}, json)
 
 
 async def _draft(path: str, body: Mapping[str, Any]) -> tuple[str, str]:
@@ -253,7 +273,25 @@ async def _draft(path: str, body: Mapping[str, Any]) -> tuple[str, str]:
         return (await client.content(f"/api/v1/drafts/{made['drafts']}")).decode(), made["failed"]
 
 
-def _keep(to: Path, text: str, count: int, reviewed: str | None = None) -> None:
+def _is_free(to: Path) -> None:
+    """Raises InvalidInput where no new file can be made at `to`: said before anything is asked."""
+    if to.exists():
+        raise InvalidInput(f"{to} exists already: name another file.")
+    if not to.parent.is_dir():
+        raise InvalidInput(f"{to} cannot be written: there is no folder {to.parent}: make it first.")
+    _can_hold(to.parent, to)
+
+
+def _can_hold(folder: Path, what: Path) -> None:
+    """Raises InvalidInput where `folder`, or the nearest above it that is there, takes no new file."""
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise InvalidInput(f"{what} cannot be written: {nearest} is a file: name a folder.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InvalidInput(f"{what} cannot be written: you have no right to write to {nearest}.")
+
+
+def _keep(to: Path, text: str) -> None:
     """Writes cases that nobody wrote by hand, and never over others."""
     try:
         with to.open("x", encoding="utf-8") as file:
@@ -262,10 +300,15 @@ def _keep(to: Path, text: str, count: int, reviewed: str | None = None) -> None:
         raise InvalidInput(f"{to} exists already: name another file.") from error
     except OSError as error:
         raise InvalidInput(f"{to} cannot be written: {error}.") from error
-    counts = (
-        f"reviewed by {reviewed}" if reviewed else "each counts once its field `reviewed` names who has reviewed it"
-    )
-    output.say(f"{to}: {count} cases, {counts}.")
+
+
+def _say_kept(made: Mapping[str, Any], json: bool) -> None:
+    if json:
+        output.document(made)
+        return
+    by = made["reviewed"]
+    counts = f"reviewed by {by}" if by else "each counts once its field `reviewed` names who has reviewed it"
+    output.say(f"{made['to']}: {made['cases']} cases, {counts}.")
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
@@ -311,9 +354,12 @@ async def _write(evaluation: str, folder: Path) -> list[Path]:
 
 
 def _put(folder: Path, files: list[tuple[Path, bytes]]) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, content in files:
-        path.write_bytes(content)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, content in files:
+            path.write_bytes(content)
+    except OSError as error:
+        raise InvalidInput(f"{folder} cannot be written: {error}.") from error
     return [path for path, _ in files]
 
 
