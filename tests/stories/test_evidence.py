@@ -61,6 +61,11 @@ def call(server: Server, method: str, path: str, body: object = None, key: str |
         return error.code, json.loads(error.read())
 
 
+def error(message: str) -> dict[str, Any]:
+    """The body of a request that is refused as wrong."""
+    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_request"}}
+
+
 @pytest.fixture(scope="module")
 def keys(server: Server) -> dict[str, str]:
     """The texts of a key for each role."""
@@ -179,7 +184,15 @@ def test_questions_of_ones_own_are_no_evidence(server: Server, app_folder: Calla
     assert call(server, "GET", "/apps/numbers-easy/releases/1/evidence")[1]["evidence"] == []
     mine.write_text('{"id": "a", "question": "a", "facts": ["a"]}\n{"id": "a"}\n')
     refused = server.cli("eval", "run", release, "--dataset", str(mine))
-    assert refused.returncode == 2 and "dataset:2" in refused.stderr
+    assert refused.returncode == 2 and f"{mine}:2: " in refused.stderr
+    put = server.cli("eval", "datasets", "numbers-easy", "--put", str(mine))
+    assert (put.returncode, put.stderr) == (2, refused.stderr)
+    assert call(server, "POST", "/apps/numbers-easy/releases/1/evaluations", {"dataset": "\n"}) == (
+        400, error("dataset: there is no case in it.")
+    )  # fmt: skip
+    assert call(server, "PUT", "/apps/numbers-easy/datasets/mine", {"text": ""}) == (
+        400, error("mine: there is no case in it.")
+    )  # fmt: skip
     few = "\n".join(APP["golden.jsonl"].splitlines()[:5])
     mine.write_text(few)
     assert server.cli("eval", "run", release, "--dataset", str(mine)).returncode == 3  # 5 of 5 prove no 0.8
@@ -323,7 +336,8 @@ def test_an_evaluation_that_fails_says_why(server: Server, app_folder: Callable[
         server, app_folder({**files, "app.yaml": APP["app.yaml"].replace("numbers", "failing")}, "failing")
     )
     run = server.cli("eval", "run", release)
-    assert run.returncode != 0 and "nothing" in run.stderr, run
+    assert run.returncode == 2, run
+    assert run.stderr.splitlines()[-1] == "polite: scorers.py:2: KeyError: 'nothing' (case q0)", run
     (listed,) = call(server, "GET", "/apps/failing/evaluations")[1]["evaluations"]
     assert listed["state"] == "failed" and "nothing" in listed["error"], listed
     report = server.cli("eval", "report", listed["id"], "--to", str(tmp_path), "--json")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from proveout.edge.cli.evaluate import app
@@ -80,3 +81,17 @@ def test_an_error_is_one_document_too(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["error"] == {"message": done.stderr.strip(), "code": "unavailable"}
     plain = command("eval", "report", "evaluation_1", "--to", tmp_path)
     assert (plain.returncode, plain.stdout, plain.stderr) == (2, "", done.stderr)
+
+
+@pytest.mark.parametrize("arguments", [("run", "a@1", "--dataset"), ("datasets", "a", "--put"), ("leaks",)])
+def test_a_mistake_is_in_the_file_that_was_given(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    file = tmp_path / "bad.jsonl"
+    for text, said in (
+        ('{"id": "a", "question": "a?", "facts": ["a"]}\n{"id": "b"}\n', f"{file}:2: "),
+        ('\ufeff{"id": "b"}\n', f"{file}:1: give `question`"),
+        ("\ufeff\n\n", f"{file}: there is no case in it."),
+        ("", f"{file}: there is no case in it."),
+    ):
+        file.write_text(text)
+        result = CliRunner().invoke(app, [*arguments, str(file)])
+        assert isinstance(result.exception, InvalidInput) and result.exception.message.startswith(said)

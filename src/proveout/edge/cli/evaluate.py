@@ -16,7 +16,7 @@ from proveout.edge.cli.client import ask, connected
 from proveout.edge.cli.releases import Named, split
 from proveout.errors import InvalidInput, ProveoutError
 from proveout.evals import leakage
-from proveout.evals.cases import read_cases, write_cases
+from proveout.evals.cases import Case, read_cases, write_cases
 from proveout.evals.imports import Form, import_cases
 
 app = typer.Typer(no_args_is_help=True)
@@ -64,7 +64,7 @@ def run(
         Path(dataset).is_file() or "/" in dataset or dataset.endswith((".jsonl", ".json"))
     )
     body = {
-        "dataset": _text(Path(dataset)) if dataset and of_file else None,
+        "dataset": _cases(Path(dataset))[0] if dataset and of_file else None,
         "named": None if of_file else dataset,
         "baseline": baseline,
         "repeats": repeats,
@@ -147,7 +147,7 @@ def datasets(
     """List the data sets of an app, or keep the next version of one. Every mistake is named with its line."""
     if put:
         known = dataset or put.stem.lower()
-        found = ask("PUT", f"/api/v1/apps/{name}/datasets/{known}", {"text": _text(put)})
+        found = ask("PUT", f"/api/v1/apps/{name}/datasets/{known}", {"text": _cases(put)[0]})
         said = f"{found['name']}@{found['version']}: {found['cases']} cases, {found['counted']} of them count"
         output.document(found) if json else output.say(said)
         return
@@ -205,6 +205,8 @@ def import_(
     """Turn a data set of another tool into cases. Every record that is not understood is named. Needs no server."""
     _is_free(to)
     cases = import_cases(_text(file), str(file), form, reviewed)
+    if not cases:
+        raise InvalidInput(f"{file}: there is no case in it.")
     _keep(to, write_cases(cases))
     _say_kept({"to": str(to), "cases": len(cases), "reviewed": reviewed}, json)
 
@@ -219,7 +221,7 @@ def leaks(
     json: output.AsJson = False,
 ) -> None:
     """Find questions that stand, nearly word for word, elsewhere. Exit code 1: there are some. Needs no server."""
-    cases = read_cases(_text(file), str(file))
+    cases = _cases(file)[1]
     texts = {f"{path}:{at}": text for path in against or () for at, text in _lines(_text(path))}
     found = leakage.leaks(cases, texts) if against else leakage.leaks_between_splits(cases)
     if json:
@@ -328,9 +330,18 @@ def _strings(value: object) -> Iterator[str]:
             yield from _strings(item)
 
 
+def _cases(dataset: Path) -> tuple[str, list[Case]]:
+    """The text of a data set and its cases. Raises InvalidInput with the file and the line of every mistake."""
+    text = _text(dataset)
+    cases = read_cases(text, str(dataset))
+    if not cases:
+        raise InvalidInput(f"{dataset}: there is no case in it.")
+    return text, cases
+
+
 def _text(dataset: Path) -> str:
     try:
-        return dataset.read_text(encoding="utf-8")
+        return dataset.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{dataset} cannot be read as UTF-8 text: {error}.") from error
 

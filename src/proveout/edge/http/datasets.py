@@ -25,7 +25,7 @@ class DataSet(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    text: str = Field(min_length=1, max_length=32_000_000)
+    text: str = Field(max_length=32_000_000)
 
 
 @router.put("/{name}", status_code=201)

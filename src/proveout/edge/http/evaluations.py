@@ -67,6 +67,8 @@ async def create_evaluation(
     here, release = gateway(request), find(request, caller, app, number)
     dataset = await _questions(request, caller, release, body)
     cases = read_cases(dataset, "dataset")
+    if not cases and body.dataset is not None:
+        raise InvalidInput("dataset: there is no case in it.")
     if not cases:
         raise InvalidInput(f"{release.label} came without golden questions: set evals.golden, or give a data set.")
     if not any(case.counts for case in cases):
