@@ -25,9 +25,9 @@ def test_a_foreign_data_set_becomes_cases_and_overwrites_none(tmp_path: Path) ->
     foreign, cases = tmp_path / "foreign.jsonl", tmp_path / "cases.jsonl"
     foreign.write_text(json.dumps({"input": {"question": "How long?"}, "expectedOutput": "25 days"}))
     code, said = run("import", foreign, "--from", "langfuse", "--to", cases, "--json")
-    assert code == 0 and json.loads(said) == {"to": str(cases), "cases": 1, "reviewed": None}
+    assert code == 0 and json.loads(said) == {"to": str(cases), "cases": 1, "reviewed": None, "archived": 0}
     (case,) = read_cases(cases.read_text(), "cases")
-    assert (case.question, case.reference, case.counts) == ("How long?", "25 days", False)
+    assert (case.question, case.facts, case.counts) == ("How long?", ["25 days"], False)
     assert run("import", foreign, "--from", "langfuse", "--to", cases)[0] != 0
     assert run("import", foreign, "--from", "langfuse", "--to", tmp_path / "b", "--reviewed", "Ann")[0] == 0
     assert read_cases((tmp_path / "b").read_text(), "b")[0].counts

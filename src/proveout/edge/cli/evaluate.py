@@ -204,11 +204,14 @@ def import_(
 ) -> None:
     """Turn a data set of another tool into cases. Every record that is not understood is named. Needs no server."""
     _is_free(to)
-    cases = import_cases(_text(file), str(file), form, reviewed)
-    if not cases:
-        raise InvalidInput(f"{file}: there is no case in it.")
-    _keep(to, write_cases(cases))
-    _say_kept({"to": str(to), "cases": len(cases), "reviewed": reviewed}, json)
+    made = import_cases(_text(file), str(file), form, reviewed)
+    archived = f"{made.archived} archived items were left out." if made.archived else ""
+    if not made.cases:
+        raise InvalidInput(f"{file}: there is no case in it. {archived}".rstrip())
+    _keep(to, write_cases(made.cases))
+    _say_kept({"to": str(to), "cases": len(made.cases), "reviewed": reviewed, "archived": made.archived}, json)
+    if archived:
+        output.warn(archived)
 
 
 @app.command()
