@@ -230,6 +230,10 @@ def test_who_asks_how_often_and_what_users_asked(
     assert (gap["attribute"], {gap["group"], gap["other"]}, gap["alarm"]) == ("gender", {"woman", "man"}, True)
     assert abs(gap["difference"]["estimate"]) == 1 and [t["verdict"] for t in found["targets"]] == ["pass"]
     assert found["verdict"] == "fail" and found["scores"]["consistency"]["mean"] == pytest.approx(1, abs=1e-3)
+    said = run.stderr.splitlines()
+    assert said[0].startswith("41 questions, 82 answers beside those of --bias, about ") and said[1].startswith(
+        "asking leave@1: "
+    ), said
     (page,) = tmp_path.glob("*.html")
     assert "gender: woman, man" in page.read_text()
 
@@ -268,6 +272,9 @@ def test_who_asks_how_often_and_what_users_asked(
         time.sleep(0.1)
     assert call(server, "GET", f"/drafts/{mine['drafts']}")[1]["question"] == case["question"]
     assert call(server, "GET", f"/drafts/{mine['drafts']}", key=keys["developer"])[0] == 404  # they quote documents
+    bare = server.cli("eval", "draft", release, "--from", "documents", "--to", str(tmp_path / "none"), "--json")
+    assert bare.returncode == 1
+    assert "leave@1 has no documents that your key reads" in json.loads(bare.stdout)["reason"]
     none = server.cli("eval", "draft", asks, "--from", "traffic", "--to", str(tmp_path / "none"))
     assert none.returncode == 1 and not (tmp_path / "none").exists()
     path, body = "/apps/leave/releases/1/drafts", {"source": "traffic"}

@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from proveout.edge.cli import output
-from proveout.edge.cli.client import ask, connected
+from proveout.edge.cli.client import Client, ask, connected
 from proveout.edge.cli.releases import Named, split
 from proveout.errors import InvalidInput, ProveoutError
 from proveout.evals import leakage
@@ -63,8 +63,9 @@ def run(
     of_file = dataset is not None and (
         Path(dataset).is_file() or "/" in dataset or dataset.endswith((".jsonl", ".json"))
     )
+    text, cases = _cases(Path(dataset)) if dataset and of_file else (None, [])
     body = {
-        "dataset": _cases(Path(dataset))[0] if dataset and of_file else None,
+        "dataset": text,
         "named": None if of_file else dataset,
         "baseline": baseline,
         "repeats": repeats,
@@ -73,7 +74,8 @@ def run(
     }
     if report:
         _can_hold(report, report)
-    found = asyncio.run(_run(name, number, {key: value for key, value in body.items() if value is not None}))
+    body = {key: value for key, value in body.items() if value is not None}
+    found = asyncio.run(_run(name, number, body, sum(case.counts for case in cases)))
     if json:
         output.document(found)
     else:
@@ -349,12 +351,33 @@ def _text(dataset: Path) -> str:
         raise InvalidInput(f"{dataset} cannot be read as UTF-8 text: {error}.") from error
 
 
-async def _run(name: str, number: int, body: dict[str, Any]) -> dict[str, Any]:
+async def _run(name: str, number: int, body: dict[str, Any], cases: int) -> dict[str, Any]:
     async with connected() as client:
         begun = await client.call("POST", f"/api/v1/apps/{name}/releases/{number}/evaluations", body)
+        output.warn(await _estimate(client, name, number, body, cases, begun["evaluation"]))
         with output.progress_bar() as progress:
             await client.job(begun["job"], progress)
         return dict(await client.call("GET", f"/api/v1/evaluations/{begun['evaluation']}"))
+
+
+async def _estimate(
+    client: Client, name: str, number: int, body: Mapping[str, Any], cases: int, evaluation: str
+) -> str:
+    """How many questions a run asks (`cases` of a file), and what that takes, as the app's last run had it."""
+    if "named" in body:
+        known, _, version = body["named"].partition("@")
+        at = f"?version={version}" if version else ""
+        cases = (await client.call("GET", f"/api/v1/apps/{name}/datasets/{known}{at}"))["counted"]
+    some = f"?cases={cases}" if cases else ""
+    planned = await client.call("GET", f"/api/v1/apps/{name}/releases/{number}/evaluations/plan{some}")
+    repeats = (await client.call("GET", f"/api/v1/evaluations/{evaluation}"))["repeats"]
+    answers = planned["cases"] * repeats * (2 if "baseline" in body else 1)
+    part = answers / planned["answers"]
+    usd = f", {part * planned['usd']:.2f} USD" if planned["usd"] else ""
+    lasting = _lasting(part * planned["seconds"])
+    beside = " beside those of --bias" if "bias" in body else ""
+    told = f"{planned['cases']} questions, {answers} answers{beside}, about {lasting}{usd}"
+    return f"{told}; what is known is not asked again"
 
 
 async def _write(evaluation: str, folder: Path) -> list[Path]:
