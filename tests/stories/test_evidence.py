@@ -164,6 +164,9 @@ def test_a_worse_release_is_caught_compared_and_kept_out(
     endings = {path.suffix: path.read_text() for path in (folder / "report").iterdir()}
     assert set(endings) == {".html", ".md", ".xml", ".json"}
     assert "odd" in endings[".html"] and "<testsuite" in endings[".xml"]
+    assert all("number 13" in text for text in endings.values()), "what was expected and missed"
+    shown = server.cli("eval", "run", broken, "--baseline", sound).stdout
+    assert "\n  expected number 13\n  answered I do not say odd ones." in shown and "finds harm from" in shown
 
     status, refused = call(server, "POST", "/apps/numbers-halved/promotions", {"release": 2, "stage": "beta"})
     assert status == 409 and "says fail" in refused["missing"][0]["missing"]

@@ -373,7 +373,9 @@ async def _estimate(
     repeats = (await client.call("GET", f"/api/v1/evaluations/{evaluation}"))["repeats"]
     answers = planned["cases"] * repeats * (2 if "baseline" in body else 1)
     part = answers / planned["answers"]
-    usd = f", {part * planned['usd']:.2f} USD" if planned["usd"] else ""
+    usd = (
+        f", {part * planned['usd']:.2f} USD" if planned["usd"] else "" if planned["priced"] else ", at an unknown cost"
+    )
     lasting = _lasting(part * planned["seconds"])
     beside = " beside those of --bias" if "bias" in body else ""
     told = f"{planned['cases']} questions, {answers} answers{beside}, about {lasting}{usd}"
@@ -405,9 +407,9 @@ def _say(found: Mapping[str, Any]) -> None:
     summary = found["summary"]
     for case in found["cases"]:
         if missed := case["missed"]:
-            output.say(
-                f"{case['case']}: {', '.join(missed)}\n  asked    {case['question']}\n  answered {case['answer']}"
-            )
+            expected = f"\n  expected {said}" if (said := case.get("expected")) else ""
+            output.say(f"{case['case']}: {', '.join(missed)}\n  asked    {case['question']}{expected}")
+            output.say(f"  answered {case['answer']}")
     rows = [
         {"score": name, "mean": f"{s['mean']:.3f}", "95 %": _range(s["low"], s["high"]), "cases": s["cases"]}
         for name, s in sorted(summary["scores"].items())
@@ -445,10 +447,13 @@ def _say_comparison(summary: Mapping[str, Any], changed: Sequence[Mapping[str, A
                 "difference": f"{overall['difference']:+.3f}",
                 "95 %": _range(overall["low"], overall["high"]),
                 "verdict": overall["verdict"],
-                "decided by": _decided_by(overall),
+                "finds harm from": _rounded(overall["detectable"]),
             }
         )
     output.table(rows, [*rows[0]] if rows else [])
+    for compared in summary["comparison"]["metrics"]:
+        if compared["overall"]["verdict"] != "pass":
+            output.say(f"{compared['metric']['name']}: {compared['overall']['reason']}")
     worst = summary["comparison"]["worst_slice"]
     if worst:
         output.say(
@@ -458,12 +463,6 @@ def _say_comparison(summary: Mapping[str, Any], changed: Sequence[Mapping[str, A
         output.say(
             f"changed by {change['change']:.2f}: {change['case']}\n  - {change['before']}\n  + {change['after']}"
         )
-
-
-def _decided_by(overall: Mapping[str, Any]) -> str:
-    """What would decide an inconclusive comparison."""
-    more = {"cases": overall["more_cases"], "repeats": overall["more_repeats"]}
-    return " or ".join(f"{count} more {name}" for name, count in more.items() if count)
 
 
 def _say_bias(gaps: Sequence[Mapping[str, Any]]) -> None:
