@@ -108,15 +108,26 @@ def test_a_release_comes_to_production_with_its_evidence(
     told["expires"] = "2999-01-01T00:00:00Z"
     assert call(server, "POST", f"{releases}/evidence", told, keys["approver"])[0] == 404
     assert call(server, "POST", f"{releases}/evidence", told | {"kind": "evaluation"}, keys["developer"])[0] == 400
-    assert call(server, "POST", f"{releases}/evidence", told, keys["developer"])[0] == 201
+    status, made = call(server, "POST", f"{releases}/evidence", told, keys["developer"])
+    assert (status, made["demanded_by"]) == (201, ["production.drill"])
+    person = ("--person", "Ann", "--expires", "2999-01-01", "--statement", "Nothing was found.")
+    odd = server.cli("release", "attest", sound, "--kind", "red-team", *person)
+    assert odd.returncode == 0 and "no stage of this server demands" in odd.stderr
+    assert server.cli("release", "attest", sound, "--kind", "data-tests", *person).returncode == 2
     assert call(server, "POST", f"{releases}/approvals", {"stage": "production"})[0] == 400  # its own author
     assert call(server, "POST", f"{releases}/approvals", {"stage": "production"}, keys["operator"])[0] == 404
     assert call(server, "POST", f"{releases}/approvals", {"stage": "production"}, keys["approver"])[0] == 201
-    assert server.cli("release", "readiness", sound).returncode == 0
+    ready = call(server, "GET", f"{releases}/readiness")[1]
+    figures = ready["evaluation"]
+    assert figures["scores"]["correct"]["low"] > 0.9 and figures["golden"] and figures["cost_per_answer"] in (None, 0)
+    assert ready["drill"]["verdict"] == "pass" and not ready["stages"]["beta"]["rolled_back"]
+    shown = server.cli("release", "readiness", sound)
+    assert shown.returncode == 0 and "drill: pass" in shown.stdout and "evaluation: pass, 40 cases" in shown.stdout
+    assert "never walked here" in shown.stdout and "cost per answer" in shown.stdout
     assert call(server, "POST", promotions, into_production, keys["operator"])[0] == 200
 
     found = call(server, "GET", f"{releases}/evidence")[1]["evidence"]
-    assert sorted(e["kind"] for e in found) == ["approval", "drill", "evaluation", "evaluation"]
+    assert sorted(e["kind"] for e in found) == ["approval", "drill", "evaluation", "evaluation", "red-team"]
     events = call(server, "GET", "/log/events?kind=releases:evidence:recorded&limit=100")[1]["events"]
     signatures = {e["record"]["signature"] for e in events if e.get("record")}
     assert {e["signature"] for e in found} <= signatures or len(events) >= 4  # the newest may still wait
@@ -173,6 +184,7 @@ def test_a_worse_release_is_caught_compared_and_kept_out(
     glass = {"release": 2, "stage": "beta", "break_glass": "odd numbers are not needed until Monday"}
     assert call(server, "POST", "/apps/numbers-halved/promotions", glass, keys["operator"])[0] == 404
     assert call(server, "POST", "/apps/numbers-halved/promotions", {**glass, "break_glass": "now"})[0] == 400
+    assert call(server, "POST", "/apps/numbers-halved/promotions", {**glass, "break_glass": " ." * 30})[0] == 400
     assert call(server, "POST", "/apps/numbers-halved/promotions", glass)[0] == 200
     broke = call(server, "GET", "/log/events?kind=releases:gate:broken")[1]["events"]
     assert broke[0]["kind"] == "releases:gate:broken"
@@ -292,6 +304,9 @@ def test_a_key_of_other_apps_and_one_of_other_groups_find_nothing(
     create(server, app_folder(files, "secret"))
     call(server, "POST", "/apps/secret/promotions", {"release": 1, "stage": "poc"})
     run = json.loads(server.cli("eval", "run", "secret@1", "--json").stdout)
+    for command in (("eval", "list"), ("eval", "datasets"), ("release", "refreshes")):
+        none = server.cli(*command, "nosuch")
+        assert (none.returncode, none.stderr) == (2, "There is no app 'nosuch'.\n"), command
     limited = call(server, "POST", "/keys", {"name": "elsewhere", "role": "operator", "apps": ["numbers"]})[1]["key"]
     app, order = "/apps/secret", {"action": "start", "release": 1}
     for method, path, body in (

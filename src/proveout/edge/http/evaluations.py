@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from proveout.access import keys
 from proveout.domain import Principal, Release, Right
 from proveout.edge.http.datasets import read_dataset
-from proveout.edge.http.releases import find
+from proveout.edge.http.releases import find, releases_of
 from proveout.edge.http.requests import gateway, principal
 from proveout.edge.wiring import EVALUATE
 from proveout.errors import Conflict, InvalidInput, NotFound
@@ -159,6 +159,7 @@ async def list_evaluations(
     """
     keys.require(caller, Right.EVALUATIONS_RUN)
     here = gateway(request)
+    releases_of(request, caller, app)
     async with here.store.within(caller.scope) as session:
         rows = await session.fetch("evaluations.list", app=app, release=None, limit=limit)
         judged = await session.fetch("judgements.of_app", app=app, release=None)
