@@ -14,7 +14,7 @@ from proveout.evals.bias import Gap, Variant
 from proveout.evals.cases import Case, digest
 from proveout.evals.compare import Change, Comparison, changed_most
 from proveout.evals.judge import JUDGE, Judgement
-from proveout.evals.report import Missed, Report, Score, judge_lines, verdict_of
+from proveout.evals.report import Missed, Report, Score, expectation, judge_lines, verdict_of
 from proveout.evals.runner import Answers
 from proveout.evals.scorers.delivered import Delivered, Measure
 from proveout.evals.statistics import Interval, amounts_interval, scores_interval
@@ -178,6 +178,7 @@ def result_of(case: Case, candidate: Side, baseline: Side | None, repeats: int) 
     return {
         "case": case.id,
         "question": case.asked,
+        "expected": expectation(case),
         "tags": case.tags,
         "answer": first.text if first else None,
         "outcome": first.outcome if first else None,
@@ -217,7 +218,7 @@ def report_of(release: Release, row: Row, cases: Sequence[Mapping[str, Any]]) ->
         for name, s in sorted(summary["scores"].items())
     ]
     missed = [
-        Missed(case["case"], case["question"], case["answer"] or "", names)
+        Missed(case["case"], case["question"], case["answer"] or "", names, case.get("expected", ""))
         for case in cases
         if (names := case["missed"])
     ]

@@ -301,11 +301,13 @@ class App:
     @property
     def facts(self) -> dict[str, object]:
         """What is versioned and recorded but does not decide an answer."""
-        part = self.declared.evals.judge
+        facts, part = self.declared.facts, self.declared.evals.judge
+        if self.scorers:
+            facts = {**facts, "scorers_file": self.declared.evals.scorers}
         if part is None or self.judge is None:
-            return self.declared.facts
+            return facts
         told = {"model": part.model, "repeats": part.repeats, "share": part.share, "labels": len(self.judge.labels)}
-        return {**self.declared.facts, "judge": {**told, "digest": self.judge.digest("")}}
+        return {**facts, "judge": {**told, "digest": self.judge.digest("")}}
 
 
 def read_app(files: Mapping[str, bytes]) -> App:
@@ -317,7 +319,7 @@ def read_app(files: Mapping[str, bytes]) -> App:
         if path is None:
             return default
         try:
-            return files[path.removeprefix("./")].decode()
+            return files[path.removeprefix("./")].decode("utf-8-sig")
         except KeyError:
             problems.append(_problem(lines, key, f"the file {path} does not exist beside {FILE}"))
         except UnicodeDecodeError:

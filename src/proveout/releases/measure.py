@@ -90,7 +90,7 @@ class Evaluate:
             self._rooms.catalogue.resolve(own.judge.model)  # one that is not there is said before the long work
         cases = distinct(counted)
         async with AsyncExitStack() as stack:
-            measures = await self._scorers(stack, own.scorers)
+            measures = await self._scorers(stack, own.scorers, release)
             candidate = await self._side(steps, row, release.label, cases, measures, row["budget_usd"])
             left = _left(row["budget_usd"], candidate.answers)
             biased = await self._biased(steps, row, release.label, cases, left) if row["bias"] else None
@@ -127,7 +127,7 @@ class Evaluate:
         repeats = RANDOM_REPEATS if is_random(baseline) else 1
         row = {"id": run, "principal": system(steps.scope.workspace), "repeats": repeats}
         async with AsyncExitStack() as stack:
-            measures = await self._scorers(stack, own.scorers)
+            measures = await self._scorers(stack, own.scorers, baseline)
             sides = [await self._side(steps, row, r.label, cases, measures, None) for r in (release, baseline)]
         failed = [d for side in sides for d in side.answers.delivered.values() if d.outcome is Outcome.FAILED]
         if failed:
@@ -136,8 +136,9 @@ class Evaluate:
         targets = self._targets(baseline, sides[1], known, None)
         return Compared(digest(cases), len(cases), _compare(cases, sides[0], sides[1], known, targets, None))
 
-    async def _scorers(self, stack: AsyncExitStack, code: str) -> dict[str, Scorer]:
-        child = await stack.enter_async_context(Confined(code, "evals.scorers")) if code else None
+    async def _scorers(self, stack: AsyncExitStack, code: str, release: Release) -> dict[str, Scorer]:
+        file = str(release.facts.get("scorers_file") or "scorers")  # facts of old have no name
+        child = await stack.enter_async_context(Confined(code, file)) if code else None
         return scorers(self._rooms.embed, SupportCheck(self._rooms.embed).weigh, child)
 
     async def _side(

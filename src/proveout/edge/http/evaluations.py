@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from proveout.access import keys
 from proveout.domain import Principal, Release, Right
 from proveout.edge.http.datasets import read_dataset
-from proveout.edge.http.releases import find
+from proveout.edge.http.releases import find, releases_of
 from proveout.edge.http.requests import gateway, principal
 from proveout.edge.wiring import EVALUATE
 from proveout.errors import Conflict, InvalidInput, NotFound
@@ -67,6 +67,8 @@ async def create_evaluation(
     here, release = gateway(request), find(request, caller, app, number)
     dataset = await _questions(request, caller, release, body)
     cases = read_cases(dataset, "dataset")
+    if not cases and body.dataset is not None:
+        raise InvalidInput("dataset: there is no case in it.")
     if not cases:
         raise InvalidInput(f"{release.label} came without golden questions: set evals.golden, or give a data set.")
     if not any(case.counts for case in cases):
@@ -157,6 +159,7 @@ async def list_evaluations(
     """
     keys.require(caller, Right.EVALUATIONS_RUN)
     here = gateway(request)
+    releases_of(request, caller, app)
     async with here.store.within(caller.scope) as session:
         rows = await session.fetch("evaluations.list", app=app, release=None, limit=limit)
         judged = await session.fetch("judgements.of_app", app=app, release=None)

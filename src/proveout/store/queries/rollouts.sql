@@ -97,6 +97,12 @@ select distinct on (app, stage) * from rollouts
 where workspace = %(workspace)s and (ended is null or ended > now() - make_interval(hours => %(hours)s))
 order by app, stage, started desc;
 
+-- name: rollouts.gone_back (unscoped)
+-- The stages of an app in which the way back was walked: from a stable release, or from a candidate.
+select stage from tenures where workspace = %(workspace)s and app = %(app)s and withdrawn
+union
+select stage from rollouts where workspace = %(workspace)s and app = %(app)s and state = 'rolled_back';
+
 -- name: rollouts.save (unscoped)
 -- A rollout as it stands now.
 update rollouts set state = %(state)s, step = %(step)s, weight = %(weight)s, progress = %(progress)s,
