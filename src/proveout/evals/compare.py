@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import msgspec
@@ -171,16 +171,10 @@ def compare(
     return Comparison(verdict, compared, _worst(compared))
 
 
-def changed_most(
-    before: Mapping[str, str],
-    after: Mapping[str, str],
-    k: int = 10,
-    distance: Callable[[str, str], float] | None = None,
-) -> list[Change]:
-    """The `k` cases whose answers changed most, by `distance` (of meaning, say), else by words."""
-    measure = distance or word_distance
+def changed_most(before: Mapping[str, str], after: Mapping[str, str], k: int = 10) -> list[Change]:
+    """The `k` cases whose answers changed most, by words."""
     both = [(case, before[case], after[case]) for case in before if case in after and before[case] != after[case]]
-    changes = [Change(case, measure(a, b), a, b) for case, a, b in both]
+    changes = [Change(case, word_distance(a, b), a, b) for case, a, b in both]
     return sorted(changes, key=lambda c: (-c.change, c.case))[:k]
 
 

@@ -9,7 +9,7 @@ import msgspec
 from proveout.domain import Price, Usage
 from proveout.evals.compare import ALPHA
 from proveout.evals.distributions import normal_quantile
-from proveout.evals.statistics import Answers, Noise, cases_needed, rare_power, within_variance
+from proveout.evals.statistics import Answers, Noise, cases_needed, within_variance
 
 POWER = 0.98  # a regression of the planned size slips through once in fifty runs
 WITHIN = 0.16  # variance between repeats where nothing was measured: answers that are right four times in five
@@ -155,21 +155,6 @@ def enough_repeats(effect: float, cases: int, within: float, alpha: float = ALPH
         if reach >= needed:
             return repeats
     return None
-
-
-def answers_for_rare(rate: float, limit: float, power: float = 0.9, most: int = 1_000_000) -> int | None:
-    """How many answers show bad ones that come at `rate` where at most `limit` is tolerated; None above `most`."""
-    if not 0 < limit < rate < 1:
-        raise ValueError("a rate that is to be seen lies above its limit")
-    low, high = 1, 1
-    while rare_power(rate, high, limit) < power:
-        low, high = high, high * 2
-        if high > most:
-            return None
-    while high - low > max(1, low // 100):
-        middle = (low + high) // 2
-        low, high = (low, middle) if rare_power(rate, middle, limit) >= power else (middle, high)
-    return high
 
 
 def _option(effect: float, within: float, repeats: int, alpha: float, power: float) -> Option:

@@ -111,9 +111,6 @@ async def show_passage(request: Request, caller: Caller, chunk: int) -> dict[str
     return {**msgspec.to_builtins(passages[0]), "place": passages[0].place}
 
 
-# -- requests -------------------------------------------------------------------------------------
-
-
 # -- the app --------------------------------------------------------------------------------------
 
 
