@@ -11,7 +11,7 @@ import secrets
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -31,6 +31,7 @@ from proveout.releases.rollouts import Rollouts
 from proveout.store.events import Kind, note
 from proveout.store.pool import Row, Session, Store, as_json
 
+RefreshState = Literal["running", "passed", "failed", "inconclusive", "put_off"]
 REFRESH = evidence.REFRESH  # the job's name too
 DATA_TESTS = "data-tests"
 QUESTIONS = 120
@@ -38,6 +39,7 @@ _SYSTEM = "system"
 _PAUSE_SECONDS = 600.0  # until what was put off is tried again
 _TRIES = 6  # of a snapshot that a stage cannot be asked about, until a person is told
 _OFFERED = ("workspace", "app", "stage", "knowledge", "snapshot")
+_ENDS: Mapping[Finding, RefreshState] = {"pass": "passed", "fail": "failed", "inconclusive": "inconclusive"}
 _PASSING = {error.code for error in (Unavailable, StorageFull, UpstreamFailed)}  # says nothing of the snapshot
 
 
@@ -241,9 +243,8 @@ class Refresh:
                 await self.rollouts.begin(session, _SYSTEM, release, row["stage"])
             elif verdict == "pass":
                 await routes.make_stable(session, _SYSTEM, release, row["stage"], False, action="refreshed")
-            state = {"pass": "passed", "fail": "failed"}.get(verdict, "inconclusive")
-            await end(session, row, state, reasons)
-        return {"refresh": refresh, "state": state}
+            await end(session, row, _ENDS[verdict], reasons)
+        return {"refresh": refresh, "state": _ENDS[verdict]}
 
     async def _read(self, session: Session, scope: Scope, refresh: str) -> tuple[Row, Release, Release | None]:
         """The refresh, the stable release that it began with, and the new one where it is derived and known here."""
@@ -254,7 +255,7 @@ class Refresh:
         return row, releases[scope.workspace, app, row["stable"]], releases.get((scope.workspace, app, row["release"]))
 
 
-async def end(session: Session, row: Row, state: str, reasons: Sequence[str]) -> None:
+async def end(session: Session, row: Row, state: RefreshState, reasons: Sequence[str]) -> None:
     """Ends a refresh, once; what was decided is on record, what was put off is not decided."""
     if await session.row("refreshes.end", refresh=row["id"], state=state, reasons=as_json(reasons)) is None:
         return
