@@ -84,8 +84,8 @@ class Gather:
 class Draft:
     """The job `draft`: given the id of drafts, `{drafts, cases, documents, spent_usd, failed}`.
 
-    Questions that the release's model asks of documents drawn at random, as far as the key that wants them reads them;
-    each in a group that may read the document. `failed`: why the model did not answer, of the first time.
+    Questions that the release's model asks about random documents that the caller's key may read, each asked by
+    somebody in a group that may read the document. `failed`: the first reason why the model did not answer.
     """
 
     def __init__(self, store: Store, keyring: Keyring, rooms: Rooms) -> None:
@@ -175,4 +175,4 @@ class Draft:
 
 
 async def _told_elsewhere(done: int, total: int, spent: float) -> None:
-    """The job tells of drafts, not of documents."""
+    """Reports nothing: the job's progress counts drafts, not calls."""

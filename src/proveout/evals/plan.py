@@ -49,7 +49,7 @@ class Option(msgspec.Struct, frozen=True):
 
 
 class Biased(msgspec.Struct, frozen=True):
-    """What asking about other people takes beside: as many questions, asked of the candidate alone."""
+    """What the bias questions (`evals.bias`) add; they are asked of the candidate alone."""
 
     questions: int
     answers: int
@@ -67,10 +67,9 @@ class Judging(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What to run so that a drop of `effect` in a score ends as `fail` with probability `power`.
 
-    `repeats` is None where no number of repeats up to 50 is enough for these `cases`: `options` says how many cases
-    are, and the cheapest of them is what `answers`, `seconds`, tokens and `usd` are then of; they are of both releases
-    together. `noise` is the variance between repeats that was reckoned with; `measured` says whether a past run
-    showed it.
+    `repeats` is None if even 50 are too few for these `cases`; `answers`, `seconds`, tokens and `usd` are then those of
+    the cheapest of `options`. They count both releases. `noise`: the variance between repeats that was assumed;
+    `measured`: whether it comes from a past run.
     """
 
     effect: float
@@ -141,7 +140,7 @@ def plan(
 
 
 def judging(made: Plan, labels: int, repeats: int, usd: float) -> Judging:
-    """What a judge takes beside a plan: `repeats` words on each of its `labels` and of the answers, each `usd`."""
+    """What a judge adds to a plan: `repeats` calls for each label and answer, two for each pair, at `usd` a call."""
     calls = (labels + made.answers) * repeats + 2 * made.cases
     return Judging(calls, calls * usd)
 

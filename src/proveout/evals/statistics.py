@@ -79,8 +79,8 @@ def scores_interval(cases: Answers, confidence: float = 0.95) -> Interval:
 
 
 def exact_interval(cases: Answers, confidence: float = 0.95) -> Interval:
-    """The mean of scores in [0, 1] by Clopper & Pearson (1934) with Korn & Graubard's number of cases: never less
-    sure than it says, hence for promises (a target that is met) rather than for description."""
+    """The mean of scores in [0, 1] by Clopper & Pearson (1934) with Korn & Graubard's number of cases. Conservative,
+    so it decides whether targets are met; to describe a mean, `scores_interval` is narrower."""
     x, mean = _sample(cases)
     effective, tail = _effective(x, mean), (1 - confidence) / 2
     if not _single_binary(cases) and len(x) > 1:
@@ -221,7 +221,7 @@ def _spread(d: Floats) -> float:
 
 
 def spread(differences: Floats) -> float:
-    """The standard deviation of paired differences that plans and intervals reckon with."""
+    """The standard deviation of paired differences, as plans and intervals use it."""
     return _spread(np.asarray(differences, dtype=np.float64))
 
 

@@ -44,8 +44,8 @@ _PASSING = {error.code for error in (Unavailable, StorageFull, UpstreamFailed)} 
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """What data tests look at: documents as it was made, those that could not be read, and of each that is still there
-    (digest, chunks, readers)."""
+    """What data tests look at: how many documents it was made of, how many could not be read, and of each that still
+    exists, by name, (digest, chunks, readers)."""
 
     documents: int
     unread: int
@@ -55,8 +55,8 @@ class Snapshot(msgspec.Struct, frozen=True):
 def figures(before: Snapshot, after: Snapshot) -> dict[Figure, float]:
     """Shares of documents, from 0 to 1.
 
-    `lost`: of those before, which are gone. `unread`, `empty` (without text), `duplicates` (the same content as another
-    one's): how much larger their share became. `widened`: of those in both, which more people may read.
+    `lost`: of the documents before, those that are gone. `unread`, `empty` (without text), `duplicates` (the content of
+    another one): by how much their share grew. `widened`: of the documents in both, those that more people may read.
     """
     both = before.members.keys() & after.members.keys()
     wider = [name for name in both if _widened(before.members[name][2], after.members[name][2])]
@@ -84,8 +84,8 @@ def judge(found: Mapping[Figure, float], bounds: Sequence[Bound]) -> list[dict[s
 
 
 def draw(cases: Sequence[Case], most: int = QUESTIONS) -> list[Case]:
-    """At most so many cases, of each kind (tags, answerable or not) its share and of each one at least, while there is
-    room; by a hash of their ids, so that the same are drawn each time."""
+    """A stratified sample of `most` cases: of each kind (tags, answerable or not) its share, and at least one while
+    there is room. Drawn by a hash of the ids, so the same each time."""
     kinds: dict[tuple[object, ...], list[Case]] = defaultdict(list)
     for case in sorted(cases, key=_place):
         kinds[(case.unanswerable, *sorted(case.tags))].append(case)
@@ -103,7 +103,7 @@ class Refreshes:
     gate: Gate
 
     async def tick(self, scope: Scope) -> None:
-        """Looks at every stage of the scope's workspace. A stage is offered one base's snapshot at a time, once."""
+        """Offers each stage of the scope's workspace one new snapshot at a time; a decided one never again."""
         async with self.store.within(scope) as session:
             running = await session.fetch("refreshes.running", workspace=scope.workspace)
         for row in running:
@@ -256,7 +256,7 @@ class Refresh:
 
 
 async def end(session: Session, row: Row, state: RefreshState, reasons: Sequence[str]) -> None:
-    """Ends a refresh, once; what was decided is on record, what was put off is not decided."""
+    """Ends a refresh, once, and notes the decision for the log; one that is put off was not decided."""
     if await session.row("refreshes.end", refresh=row["id"], state=state, reasons=as_json(reasons)) is None:
         return
     if state != "put_off":
@@ -268,7 +268,7 @@ async def end(session: Session, row: Row, state: RefreshState, reasons: Sequence
 def _verdict(
     tests: Sequence[Mapping[str, Any]], asked: Mapping[str, Any] | None, release: Release, stable: Release
 ) -> tuple[Finding, list[str]]:
-    """What the figures say, and why."""
+    """The verdict of the data tests and the golden questions, and its reasons."""
     if asked is None:
         failed = [test for test in tests if test["verdict"] == "fail"]
         return "fail", [f"{t['id']}: {t['figure']} {t['value']:.1%}, at most {t['most']:.0%}" for t in failed]

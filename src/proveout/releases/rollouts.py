@@ -113,7 +113,7 @@ class Rollouts:
         await decided(session, row, order, by, f"{order}d by hand", {"step": machine.step, "weight": machine.weight})
 
     async def _promote(self, session: Session, by: str, row: Row, decision: Decision, *, demand: bool) -> str:
-        """Makes the candidate stable; answers with what the gate lacks, "" where it is done."""
+        """Makes the candidate stable. Returns what the candidate still lacks for the gate; "" if it was promoted."""
         stage: StageName = row["stage"]
         release = self.directory().releases[row["workspace"], row["app"], row["release"]]
         checked = await self.routes.gate.check(session, release, stage)
@@ -199,7 +199,7 @@ class Rollouts:
 
 
 async def _begin(session: Session, app: str, stage: StageName, stable: int) -> Progress:
-    """A progress whose thresholds are frozen as far as the stable release has answered lately."""
+    """The progress of a new rollout, with the thresholds that recent answers of the stable release are enough for."""
     progress = Progress(stepped=time.time())
     rows = await session.fetch("readings.of_stable", app=app, stage=stage, release=stable, limit=_SAMPLED)
     amounts = [online.amounts(row) for row in rows]
@@ -209,7 +209,7 @@ async def _begin(session: Session, app: str, stage: StageName, stable: int) -> P
 
 
 async def _units(session: Session, rollout: str, names: list[str]) -> Units:
-    """What the rollout knows of these units; those that it has not met are not there."""
+    """What the rollout knows of these units; those that it has not seen are absent."""
     if not names:
         return {}
     rows = await session.fetch("exposures.get", rollout=rollout, units=list(set(names)))
