@@ -60,7 +60,7 @@ async def derive(
     """
     manifest = await _changed(session, scope, release.manifest, wanted, catalogue)
     identity = {"workspace": release.workspace, "app": release.app, "digest": digest(manifest)}
-    follows = sorted(use.name for use in manifest.knowledge if use.snapshot and use.name in followed(release))
+    follows = sorted(use.name for use in manifest.knowledge if use.snapshot and use.name in followed_knowledge(release))
     await session.run("releases.lock", workspace=release.workspace, app=release.app)
     known = await session.row("releases.by_digest", **identity)
     if known is not None:
@@ -82,7 +82,7 @@ async def derive(
     return Made(row["number"], identity["digest"], created=True)
 
 
-def followed(release: Release) -> frozenset[str]:
+def followed_knowledge(release: Release) -> frozenset[str]:
     """The names of the knowledge that a release follows: unpinned, or pinned and moved on by refreshes."""
     return release.follows | {use.name for use in release.manifest.knowledge if not use.snapshot}
 

@@ -42,14 +42,14 @@ class Gate:
 
         Evidence of a comparison counts only if the stable release was its baseline.
         """
-        stable = await self.followed(session, release.workspace, release.app, stage)
+        stable = await self.stable_that_follows(session, release.workspace, release.app, stage)
         if stable is None or not refreshes(release.manifest, stable.manifest, stable.follows):
             return []
         evidence = await of_release(session, self.keys, release)
         fitting = [e for e in evidence if e.facts.get("baseline", stable.digest) == stable.digest]
         return await self._checked(session, release, stage, self.policy.refresh.criteria, fitting)
 
-    async def followed(self, session: Session, workspace: str, app: str, stage: StageName) -> Release | None:
+    async def stable_that_follows(self, session: Session, workspace: str, app: str, stage: StageName) -> Release | None:
         """The stable release of a stage, if newer snapshots of its knowledge may be offered to that stage.
 
         It follows knowledge and came through the gate, and its targets, golden questions, scorers and judge have not

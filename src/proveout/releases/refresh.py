@@ -69,7 +69,7 @@ def figures(before: Snapshot, after: Snapshot) -> dict[Figure, float]:
     }
 
 
-def judge(found: Mapping[Figure, float], bounds: Sequence[Bound]) -> list[dict[str, Any]]:
+def run_data_tests(found: Mapping[Figure, float], bounds: Sequence[Bound]) -> list[dict[str, Any]]:
     """Each test with its figure, its bound and its verdict."""
     return [
         {
@@ -148,7 +148,7 @@ class Refreshes:
                     continue
                 about = {**where, "knowledge": use.name, "snapshot": snapshot}
                 if await session.row("refreshes.tried", **about, pause=_PAUSE_SECONDS) is None:
-                    stable = await self.gate.followed(session, release.workspace, release.app, stage)
+                    stable = await self.gate.stable_that_follows(session, release.workspace, release.app, stage)
                     if stable is None or stable.number != release.number:
                         return None
                     refresh = f"refresh_{secrets.token_hex(8)}"
@@ -192,7 +192,7 @@ class Refresh:
             where = {"workspace": scope.workspace, "knowledge": row["knowledge"]}
             found = [await session.row("snapshots.figures", **where, snapshot=s) for s in (pinned, row["snapshot"])]
         before, after = (msgspec.convert(one, Snapshot) for one in found)
-        return judge(figures(before, after), self.policy.tests)
+        return run_data_tests(figures(before, after), self.policy.tests)
 
     async def _ask(self, steps: Steps, refresh: str) -> dict[str, Any]:
         await self.renew()  # the release may be younger than what this process knows

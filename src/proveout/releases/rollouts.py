@@ -68,7 +68,7 @@ class Rollouts:
             label = f"{release.app}@{running['release']}"
             raise Conflict(f"A rollout of {label} to {stage} is {running['state']}: abort it, or wait for its end.")
         await self.routes.gate.demand(session, release, stage)
-        progress = await _begin(session, release.app, stage, stable["stable"])
+        progress = await _first_progress(session, release.app, stage, stable["stable"])
         newest = await session.row("readings.newest", seconds=_BEHIND_SECONDS)
         assert newest is not None
         row = {"id": rollout, **where, "release": release.number, "stable": stable["stable"], "key": by}
@@ -198,7 +198,7 @@ class Rollouts:
             return [await _shown(session, row) for row in rows]
 
 
-async def _begin(session: Session, app: str, stage: StageName, stable: int) -> Progress:
+async def _first_progress(session: Session, app: str, stage: StageName, stable: int) -> Progress:
     """The progress of a new rollout, with the thresholds that recent answers of the stable release are enough for."""
     progress = Progress(stepped=time.time())
     rows = await session.fetch("readings.of_stable", app=app, stage=stage, release=stable, limit=_SAMPLED)
