@@ -84,9 +84,9 @@ class Gather:
 class Draft:
     """The job `draft`: given the id of drafts, `{drafts, cases, documents, spent_usd, failed}`.
 
-    Questions that the release's model asks of documents drawn at random, as far as the key that wants them reads them;
-    each in a group that may read the document. `failed`: why the model did not answer, of the first time, or that there
-    is no document to ask of.
+    Questions that the release's model asks about random documents that the caller's key may read, each asked by
+    somebody in a group that may read the document. `failed`: the first reason why the model did not answer, or that
+    there is no document to ask about.
     """
 
     def __init__(self, store: Store, keyring: Keyring, rooms: Rooms) -> None:
@@ -177,4 +177,4 @@ class Draft:
 
 
 async def _told_elsewhere(done: int, total: int, spent: float) -> None:
-    """The job tells of drafts, not of documents."""
+    """Reports nothing: the job's progress counts drafts, not calls."""

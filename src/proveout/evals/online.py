@@ -21,7 +21,7 @@ _FAILED = (Outcome.FAILED, Outcome.TRUNCATED)
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """One request that began (`exposed`) or ended (`call`), or what was said of one, of those whose arm was drawn.
+    """An event of a request whose arm was drawn: it began (`exposed`), ended (`call`), or was rated.
 
     `bad`: 1 the event happened, 0 it did not, NaN it was not measured; what does not apply to the request is absent.
     `amounts`: milliseconds, tokens, USD of an answered request; NaN what was not measured. `scores`, 0 to 1: `score` of
@@ -93,7 +93,7 @@ def bad_events(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def amounts(row: Mapping[str, Any]) -> dict[str, float]:
-    """What an answer took."""
+    """Time, tokens and cost of an answer."""
     taken = {
         "first_text": row["first_sentence_ms"],
         "total": row["total_ms"],

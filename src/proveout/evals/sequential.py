@@ -135,7 +135,7 @@ class Betting(msgspec.Struct, frozen=True):
         return d - self.delta if self.against == "harm" else self.delta - d
 
     def _stake(self, bets: int, total: float, squares: float) -> float:
-        """λ from what was seen before, which a first guess joins: no difference, and a spread of one half."""
+        """λ from the bets so far and a prior that counts for one: no difference, and a spread of one half."""
         worst = 1 + self.delta if self.against == "harm" else 1 - self.delta
         mean = total / (bets + _PRIOR)
         spread = (squares + _PRIOR * 0.25) / (bets + _PRIOR) - mean * mean
@@ -201,7 +201,7 @@ def weighted_log_e(log_e: Mapping[str, float], weights: Mapping[str, float]) -> 
     """The log of the weighted average of e-values: an e-value again, whatever the dependence between them.
 
     The weights are fixed at the start and sum to 1. A test without evidence yet, or with NaN, counts as 1.
-    Raises ValueError for other weights, or evidence that has none.
+    Raises ValueError for other weights, or evidence without a weight.
     """
     if any(not w >= 0 for w in weights.values()) or abs(sum(weights.values()) - 1) > 1e-9:
         raise ValueError("the weights of guardrails are not negative and sum to 1")
@@ -231,7 +231,7 @@ def _log_sum(logs: Iterable[float]) -> float:
 
 
 def log_mean(logs: Sequence[float]) -> float:
-    """The log of the mean of e-values, which is one again."""
+    """The log of the mean of e-values, which is an e-value again."""
     return _log_sum(logs) - math.log(len(logs))
 
 

@@ -108,7 +108,7 @@ def judge_target(target: Target, cases: Answers, kind: Kind, mean: Mean | None =
     was seen is the truth. No number of cases shows `<= 0` or `>= 1` of a share: that is judged on these cases alone,
     ten at least.
 
-    `mean`: gives the interval of a mean at a confidence where it is not that of these scores."""
+    `mean`: the mean's interval at a given confidence, if it is not computed from `cases`."""
     if len(case_means(cases)) < 2:
         return Judged(target, "inconclusive", f"{target.metric} was measured on fewer than two cases", None)
     sure, shown = (

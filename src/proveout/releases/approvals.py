@@ -1,6 +1,6 @@
 """Puts on record that a release waits for approval: everything else that a stage demands of it is there.
 
-Told once of a release, a stage, and what the release is measured by, when whatever was missing has entered the log.
+Noted once per release, stage and standard.
 """
 
 from __future__ import annotations

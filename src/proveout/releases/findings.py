@@ -49,7 +49,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Biased:
-    """The questions about somebody else: what was answered, and the gaps between groups, surest first."""
+    """The bias questions (`evals.bias`), their answers, and the gaps between groups, surest first."""
 
     made: Sequence[Variant]
     answers: Answers
@@ -126,13 +126,13 @@ def _failures(candidate: Side, baseline: Side | None) -> list[str]:
 
 
 def _told_of_judge(judgement: Judgement) -> dict[str, Any]:
-    """What is kept of the judge: figures, and what they come to in words."""
+    """What is kept of the judge: its figures, and its standing in words."""
     said = {"decides": judgement.decides, "standing": judgement.standing, "said": judge_lines(judgement)}
     return {**msgspec.to_builtins(judgement), **said}
 
 
 def _effort(delivered: Sequence[Delivered]) -> dict[str, float]:
-    """What an answer took on average, as `evals.plan` reckons with it."""
+    """The mean effort of an answer, for `evals.plan`."""
     n = max(len(delivered), 1)
     return {
         "seconds": sum(d.total_ms for d in delivered) / n / 1000,
@@ -193,8 +193,7 @@ def result_of(case: Case, candidate: Side, baseline: Side | None, repeats: int) 
 
 
 async def scored_cases(session: Session, keyring: Keyring, workspace: str, evaluation: str) -> list[dict[str, Any]]:
-    """What was asked, answered and scored in an evaluation; `missed` names what an answer should have been and was
-    not."""
+    """What was asked, answered and scored in an evaluation; `missed` names the scorers of `_RIGHT` below 1."""
     key = await keyring.workspace(session, workspace)
     rows = await session.fetch("evaluations.cases", evaluation=evaluation)
     cases = [msgspec.json.decode(unseal(key, row["result"], "case")) for row in rows]
@@ -246,7 +245,7 @@ def report_of(release: Release, row: Row, cases: Sequence[Mapping[str, Any]]) ->
 
 
 def _bounded(value: object) -> object:
-    """JSON as it was kept, its bounds that are null infinite again."""
+    """Stored JSON with its null bounds made infinite again."""
     if isinstance(value, list):
         return [_bounded(item) for item in value]
     if not isinstance(value, dict):

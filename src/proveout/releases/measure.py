@@ -116,7 +116,7 @@ class Evaluate:
         return {"evaluation": evaluation, "verdict": summary["verdict"]}
 
     async def against(self, steps: Steps, run: str, release: Release, baseline: Release, draw: Draw) -> Compared:
-        """Asks a release those golden questions of another that `draw` takes, asks them of that one too, and compares.
+        """Asks both releases a sample (`draw`) of the baseline's golden questions and compares the scores.
 
         The system asks, in the name of `run`, and keeps no answer where people read them. Raises Unavailable where a
         question found no answer.

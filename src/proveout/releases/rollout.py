@@ -1,9 +1,8 @@
 """What a rollout does next, from what it has seen: pure functions, so that thousands of rollouts can be simulated.
 
 RELIABILITY of the decisions: a rollback is demanded when the weighted average of the guardrails' e-values reaches 1/α,
-so a sound candidate is rolled back with probability ≤ α whatever the guardrails have in common and however often one
-looks. A promotion demands that every criterion by itself is shown to be no worse. Nothing is ever promoted for want of
-data.
+so a sound candidate is rolled back with probability ≤ α however the guardrails depend on each other and however often
+one looks. A promotion demands that every criterion by itself is shown to be no worse. Missing data never promotes.
 """
 
 from __future__ import annotations
@@ -68,8 +67,8 @@ _SHARES: Mapping[str, Mapping[str, float]] = {
 """How each of the plan's four weights is shared among its tests."""
 
 Units = MutableMapping[str, dict[str, float]]
-"""Of each unit, by metric, up to which weight its place in the draw is known already; `METRIC last` where its last
-request was such an event. And each request that feedback was counted of, without anything."""
+"""By unit and metric: the weight up to which the unit's draw is known; `METRIC last`: its last request was bad. A
+request whose feedback was counted is there too, without metrics."""
 
 
 def weights(plan: Plan) -> dict[str, float]:
@@ -79,7 +78,7 @@ def weights(plan: Plan) -> dict[str, float]:
 
 
 class Counts(msgspec.Struct):
-    """What one arm has shown, in all or in this step."""
+    """Counts of one arm, over the whole rollout or this step."""
 
     calls: int = 0
     answered: int = 0
@@ -133,7 +132,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, and the numbers that made it."""
+    """What to do, why, and the numbers behind it."""
 
     action: Action
     reason: str
@@ -170,7 +169,7 @@ def decide(machine: Machine, batch: Sequence[Reading], units: Units, now: float,
 
 
 def outlook(machine: Machine, now: float) -> Decision:
-    """What is to be decided of a rollout as it stands. Changes nothing."""
+    """The decision on a rollout as it stands. Changes nothing."""
     return _decided(machine, now, log_e(machine))
 
 
@@ -228,7 +227,7 @@ def _awaited(machine: Machine, now: float) -> Iterator[str]:
 
 
 def _stopped(machine: Machine, name: str) -> bool:
-    """Whether a metric of answers that was there is not any more: often enough in a row, or mostly, with either arm."""
+    """Whether an arm has lost a metric of answers: missing 20 times in a row, or in most answers of this step."""
     progress = machine.progress
     ever = progress.total["stable"].measured.get(name, 0) + progress.total["candidate"].measured.get(name, 0)
     if not ever:
@@ -239,7 +238,7 @@ def _stopped(machine: Machine, name: str) -> bool:
 
 
 def criteria(progress: Progress) -> list[str]:
-    """What a promotion demands to be shown: rates of bad events, slowness, scores; as far as they apply to the app."""
+    """The criteria of a promotion that apply to the app: rates of bad events, slowness, scores."""
     stable, candidate = (progress.total[arm].measured for arm in ("stable", "candidate"))
     applies = {name: stable.get(name, 0) >= _COMPARABLE for name in ("tool_errors", *SCORES)}
     applies["judge"] &= not _differ(progress.judges)
@@ -292,7 +291,7 @@ def observe(machine: Machine, batch: Sequence[Reading], units: Units) -> None:
 
 
 class _Sorted:
-    """What a batch shows, by test and metric."""
+    """What the tests take in of a batch, by test and metric."""
 
     def __init__(self) -> None:
         self.harm: dict[str, list[Seen]] = defaultdict(list)
@@ -317,18 +316,18 @@ class _Sorted:
 
 
 def _remember(progress: Progress, combined: float) -> None:
-    """Keeps the course of the evidence, more coarsely the longer it is."""
+    """Adds a point to the e-value's history; drops every second one when there are too many."""
     progress.history.append(round(combined / math.log(10), 3))
     if len(progress.history) > _KEPT:
         progress.history = progress.history[::2]
 
 
 def _drawn(reading: Reading, name: str, value: float, units: Units) -> list[Seen]:
-    """An event, or a score, with the chance that it is the candidate's, given what is known of its unit; or nothing.
+    """An event, or a score, with the probability that its unit was drawn to the candidate; empty if that is known.
 
-    A request that was drawn for itself: the weight. A user's place in the draw stays, so his second event at a weight
-    says nothing new of the candidate: it is left out. At a higher weight w, who is known to be above f is the
-    candidate's with the chance (w − f) / (1 − f). Thus a user with a broken client is one event, not a thousand.
+    For a request that was drawn by itself it is the weight. A user is drawn once: a second event at the same weight
+    says nothing new and is left out, and when the weight rises from f to w, a user who was not drawn at f is the
+    candidate's with probability (w − f) / (1 − f). So a user with a broken client is one event, not a thousand.
     """
     if reading.unit is None:
         return [Seen(reading.candidate, value, reading.weight)]
@@ -341,11 +340,11 @@ def _drawn(reading: Reading, name: str, value: float, units: Units) -> list[Seen
 
 
 def _is_again(reading: Reading, name: str, value: float, units: Units) -> bool:
-    """Whether it is such an event of a user whose request before was one.
+    """Whether this user's previous request had the same bad event. Remembers this one.
 
-    Users are free to be as they like, so nothing but the draw of each user is chance, and no test can make more of one
-    than 1 / weight. A first event spends that on what happens to everybody sooner or later; two in a row hardly happen
-    unless something is broken, so their test gets nearer to it.
+    Only a user's draw is random, not what the user does, so no test can make more of one user than 1 / weight. First
+    events happen to everybody sooner or later. Two in a row hardly happen unless something is broken: a test of their
+    own, with the ratios of RARE, comes nearer to that bound.
     """
     used, last = units[str(reading.unit)], f"{name} last"
     was = used.pop(last, 0.0)
@@ -415,7 +414,7 @@ def log_e(machine: Machine) -> float:
 
 
 def _log_e(progress: Progress, name: str) -> float:
-    """Requests that were drawn for themselves, and users, each say their part: e-values of either multiply."""
+    """Multiplies the e-value of requests drawn one by one with that of users."""
     if name in progress.scores:
         return progress.scores[name].log_e
     tests = (progress.tests.get(name + part, BadEvents()) for part in ("", _USERS, _AGAIN))
@@ -464,7 +463,7 @@ def arms(counts: Mapping[Arm, Counts]) -> dict[str, Any]:
 
 
 def _numbers(machine: Machine) -> dict[str, Any]:
-    """What made a decision, for the record."""
+    """The numbers behind a decision, for the record."""
     plan, progress = machine.plan, machine.progress
     e_values = {one["name"]: one["e_value"] for one in guardrails(machine) if one["e_value"] != 1}
     return {

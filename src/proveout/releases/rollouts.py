@@ -68,7 +68,7 @@ class Rollouts:
             label = f"{release.app}@{running['release']}"
             raise Conflict(f"A rollout of {label} to {stage} is {running['state']}: abort it, or wait for its end.")
         await self.routes.gate.demand(session, release, stage)
-        progress = await _begin(session, release.app, stage, stable["stable"])
+        progress = await _first_progress(session, release.app, stage, stable["stable"])
         newest = await session.row("readings.newest", seconds=_BEHIND_SECONDS)
         assert newest is not None
         row = {"id": rollout, **where, "release": release.number, "stable": stable["stable"], "key": by}
@@ -113,7 +113,7 @@ class Rollouts:
         await decided(session, row, order, by, f"{order}d by hand", {"step": machine.step, "weight": machine.weight})
 
     async def _promote(self, session: Session, by: str, row: Row, decision: Decision, *, demand: bool) -> str:
-        """Makes the candidate stable; answers with what the gate lacks, "" where it is done."""
+        """Makes the candidate stable. Returns what the candidate still lacks for the gate; "" if it was promoted."""
         stage: StageName = row["stage"]
         release = self.directory().releases[row["workspace"], row["app"], row["release"]]
         checked = await self.routes.gate.check(session, release, stage)
@@ -198,8 +198,8 @@ class Rollouts:
             return [await _shown(session, row) for row in rows]
 
 
-async def _begin(session: Session, app: str, stage: StageName, stable: int) -> Progress:
-    """A progress whose thresholds are frozen as far as the stable release has answered lately."""
+async def _first_progress(session: Session, app: str, stage: StageName, stable: int) -> Progress:
+    """The progress of a new rollout, with the thresholds that recent answers of the stable release are enough for."""
     progress = Progress(stepped=time.time())
     rows = await session.fetch("readings.of_stable", app=app, stage=stage, release=stable, limit=_SAMPLED)
     amounts = [online.amounts(row) for row in rows]
@@ -209,7 +209,7 @@ async def _begin(session: Session, app: str, stage: StageName, stable: int) -> P
 
 
 async def _units(session: Session, rollout: str, names: list[str]) -> Units:
-    """What the rollout knows of these units; those that it has not met are not there."""
+    """What the rollout knows of these units; those that it has not seen are absent."""
     if not names:
         return {}
     rows = await session.fetch("exposures.get", rollout=rollout, units=list(set(names)))

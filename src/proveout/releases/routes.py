@@ -56,9 +56,9 @@ class Routes:
     ) -> Release:
         """Makes an earlier stable release of the stage stable again: number `to`, or the last good one before.
 
-        It passed the gate when it came: one that broke the glass is not gone back to, and one that was itself rolled
-        back from only when it is named. A rollout ends; where no number is given that is all: its candidate is what is
-        rolled back from. Raises Conflict, and NotFound for a stage without a release.
+        It must have come through the gate, not by breaking the glass; one that was itself rolled back from must be
+        named. A rollout under way ends; without `to` that is all, for its candidate is what is rolled back. Raises
+        Conflict, and NotFound for a stage without a release.
         """
         async with self.store.within(principal.scope) as session:
             await self.lock(session, principal.key.workspace, app, stage)
@@ -131,7 +131,7 @@ class Routes:
     ) -> None:
         """Ends a rollout: its candidate gets no more traffic, and the decision is on record.
 
-        After a promotion the conversations on the stable release stay there for a day, unless something else happens.
+        After a promotion, conversations on the old stable release stay on it for a day, or until the stage changes.
         """
         where = {name: rollout[name] for name in ("workspace", "app", "stage")}
         if state == "promoted":

@@ -9,7 +9,7 @@ import pytest
 from bench.statistics import METRICS, caught, false_alarms, toxic_caught
 
 from proveout.evals.compare import Comparison, Metric, changed_most, compare, word_distance
-from proveout.evals.plan import Effort, answers_for_rare, enough_repeats, plan
+from proveout.evals.plan import Effort, enough_repeats, plan
 from proveout.evals.scorers import kinds
 from proveout.evals.targets import judge_target, mistakes, parse_target
 
@@ -119,7 +119,6 @@ def test_answers_that_changed_most_come_first() -> None:
     before = {"a": "the sky is blue today", "b": "leave is 25 days", "c": "same", "gone": "x"}
     after = {"a": "the sky is blue now", "b": "ask your manager", "c": "same"}
     assert [c.case for c in changed_most(before, after, 5)] == ["b", "a"]
-    assert changed_most(before, after, 1, lambda a, b: float("sky" in a))[0].case == "a"
     assert word_distance("a b", "a b") == 0 == word_distance("", "") and word_distance("a", "b") == 1
 
 
@@ -225,6 +224,5 @@ def test_plans() -> None:
     assert (enough_repeats(0.1, 120, 0.1) or 99) < (enough_repeats(0.1, 120, 0.1, alpha=0.005) or 0)
     # by hand: 0.1 √120 = 1.095; 1.96 √(0.1 + 0.032) + 2.054 √0.032 = 1.080 with ten repeats, 1.109 with nine
     assert enough_repeats(0.1, 120, 0.16) == 10
-    assert (answers_for_rare(0.01, 1e-4) or 0) == pytest.approx(388, rel=0.03)
     with pytest.raises(ValueError, match="effect"):
         plan(0)

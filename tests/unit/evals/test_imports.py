@@ -150,10 +150,10 @@ def mask(text: str) -> str:
 
 def test_traffic_is_sampled_masked_and_waits_for_a_review() -> None:
     asked = [Asked(f"r{n}", f"Ann asks number {n % 50}?", groups=["it", "hr"]) for n in range(100)]
-    drafts = from_traffic(asked, mask, most=20, seed=1)
+    drafts = from_traffic(asked, mask, most=20)
     assert len(drafts) == 20 == len({case.question for case in drafts})
     assert all("Ann" not in case.question and not case.counts and case.groups == ["hr", "it"] for case in drafts)
-    assert drafts == from_traffic(asked, mask, 20, seed=1) != from_traffic(asked, mask, 20, seed=2)
+    assert drafts == from_traffic(asked, mask, 20)
     assert len(from_traffic(asked, mask, most=500)) == 50
     assert read_cases(write_cases(drafts), "g") == drafts
 

@@ -37,7 +37,7 @@ class Notification:
 
     @property
     def body(self) -> bytes:
-        """It as JSON."""
+        """The notification as JSON."""
         return msgspec.json.encode(self)
 
 
