@@ -15,7 +15,7 @@ from proveout.access.keys import principal_of, system
 from proveout.domain import Outcome, Principal, Release
 from proveout.errors import InvalidInput, NotFound, Unavailable
 from proveout.evals.bias import gaps, variants
-from proveout.evals.cases import Case, digest, distinct, read_cases
+from proveout.evals.cases import Case, copies, digest, read_cases
 from proveout.evals.compare import Comparison, Metric, compare
 from proveout.evals.judge import JUDGE, Judge
 from proveout.evals.runner import RANDOM_REPEATS, Answers, Asking, Runner, Tell, is_random
@@ -83,12 +83,11 @@ class Evaluate:
             release = self._rooms.directory().releases[steps.scope.workspace, row["app"], row["release"]]
             own = await own_tests(session, self._keyring, release)
         given = read_cases(unseal(key, row["dataset"], "dataset").decode(), "dataset")
-        counted = [case for case in given if case.counts]
-        if not counted:
+        cases = [case for case in given if case.counts]
+        if not cases:
             raise InvalidInput("No case of the data set counts yet: cases that nobody wrote by hand need a review.")
         if own.judge:
             self._rooms.catalogue.resolve(own.judge.model)  # one that is not there is said before the long work
-        cases = distinct(counted)
         async with AsyncExitStack() as stack:
             measures = await self._scorers(stack, own.scorers, release)
             candidate = await self._side(steps, row, release.label, cases, measures, row["budget_usd"])
@@ -107,10 +106,10 @@ class Evaluate:
         targets = self._targets(release, candidate, known, judged)
         compared = _compare(cases, candidate, baseline, known, targets, judged) if baseline else None
         summary = summarise(cases, row, candidate, baseline, known, Findings(targets, compared, biased, judged))
-        by = evidence.measured_by(counted, own.scorers)
+        by = evidence.measured_by(cases, own.scorers)
         asked = {name: digest for name, digest in by.items() if name in release.facts}  # not in those of old
-        if copies := len(counted) - len(cases):
-            summary["notes"].append(f"{copies} cases ask what another one asks: each question counts once.")
+        if copied := copies(cases):
+            summary["notes"].append(f"{copied} cases ask what another one asks: they show less than their number says.")
         summary["standard"] = evidence.standard({**release.facts, **asked})
         await self._finish(steps, row, release, cases, (candidate, baseline), summary)
         return {"evaluation": evaluation, "verdict": summary["verdict"]}
