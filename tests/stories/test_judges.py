@@ -119,6 +119,10 @@ def test_a_sample_of_what_users_are_answered_is_judged(scripted: Scripted, app_f
     assert status == 409 and "was not kept" in refused["error"]["message"]  # what the user said is kept once
 
 
+def again(folder: Path) -> tuple[str, dict[str, str]]:
+    return "/apps/waiting/releases", {"path": str(folder)}
+
+
 def test_a_judge_that_is_away_is_waited_for(scripted: Scripted, app_folder: Callable[..., Path]) -> None:
     """It is asked once, then left alone for a while; the answers keep their place in the sample."""
     server = scripted.server
@@ -141,5 +145,8 @@ def test_a_judge_that_is_away_is_waited_for(scripted: Scripted, app_folder: Call
             assert len(world.upstream.ledger.entries) == 1
             found = await asyncio.to_thread(call, server, "GET", "/apps/waiting/evaluations")
             assert found[1]["judged"] == []
+            silent = (folder / "app.yaml").read_text().replace("share: 1", "share: 0")
+            (folder / "app.yaml").write_text(silent)  # nor will it be asked in the middle of another story
+            assert (await asyncio.to_thread(call, server, "POST", *again(folder)))[0] == 200
 
     asyncio.run(story())
