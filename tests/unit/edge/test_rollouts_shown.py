@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from proveout.edge.cli import main, rollout
 from proveout.edge.cli.client import Refused
 from proveout.edge.cli.rollout import bar, path_of_rollout, sparkline
 from proveout.edge.console.rollouts import evidence, shown_share
-from proveout.errors import InvalidInput, NotFound
+from proveout.errors import InvalidInput, NotFound, Unavailable
 
 
 def test_the_threshold_and_the_evidence_share_one_log_axis() -> None:
@@ -65,3 +68,69 @@ def test_a_rollout_that_is_not_clear_is_not_guessed() -> None:
         asyncio.run(path_of_rollout(both, "desk", ""))  # type: ignore[arg-type]
     with pytest.raises(NotFound, match="no rollout of desk"):
         asyncio.run(path_of_rollout(Server(), "desk", ""))  # type: ignore[arg-type]
+
+
+class Follower(Server):
+    """A rollout of which each look sees the next state; an error is raised."""
+
+    url = "http://127.0.0.1:1"
+
+    def __init__(self, *seen: str | Exception) -> None:
+        super().__init__(poc=("running", "2026-01-01"))
+        self.seen = list(seen)
+
+    async def call(self, method: str, path: str) -> Any:
+        if not path.endswith("poc/rollout") or not self.seen:
+            return await super().call(method, path)
+        state = self.seen.pop(0) if len(self.seen) > 1 else self.seen[0]
+        if isinstance(state, Exception):
+            raise state
+        about = {"app": "desk", "release": 2, "stable": 1, "stage": "poc", "step": 0, "weight": 0.5, "decisions": []}
+        calls = {"candidate": 1, "stable": 1}
+        return {**about, "state": state, "started": "2026-01-01", "exposure": calls}
+
+
+AWAY = Unavailable("The server does not answer.")
+
+
+@pytest.mark.parametrize(
+    ("seen", "code"),
+    [
+        (("running", "running", "promoted"), 0),
+        (("running", "running", AWAY, Refused(503, "Not ready."), "rolled_back"), 1),
+        (("running", "running", "aborted"), 3),
+        (("running", "running", AWAY), 2),
+        ((AWAY,), 2),
+        (("running", "running", Refused(500, "A bug.")), 2),
+        (("running", "running", Refused(401, "The key was revoked.")), 2),
+        ((Refused(404, "There was none."),), 2),
+    ],
+)
+def test_what_following_ends_with_says_how_it_ended_or_that_it_is_not_known(
+    seen: tuple[str | Exception, ...], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def connected() -> AsyncIterator[Any]:
+        yield Follower(*seen)
+
+    monkeypatch.setattr(rollout, "connected", connected)
+    monkeypatch.setattr(rollout, "_say", lambda *_: None)
+    monkeypatch.setattr(rollout, "_FOLLOW_SECONDS", 0.001)
+    monkeypatch.setattr(rollout, "_AWAY_SECONDS", 0.05)
+    monkeypatch.setattr("sys.argv", ["proveout", "rollout", "status", "desk", "--stage", "poc", "--follow"])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == code
+
+
+def test_what_is_not_there_is_wrong_input_whoever_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    @asynccontextmanager
+    async def connected() -> AsyncIterator[Any]:
+        yield Server()
+
+    monkeypatch.setattr(rollout, "connected", connected)
+    for more in ([], ["--follow"]):
+        monkeypatch.setattr("sys.argv", ["proveout", "rollout", "status", "desk", *more])
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+        assert ended.value.code == 2

@@ -27,7 +27,7 @@ from proveout.edge.cli import (
     witness,
 )
 from proveout.edge.cli.client import Refused
-from proveout.errors import InvalidInput, ProveoutError, StartRefused
+from proveout.errors import InvalidInput, NotFound, ProveoutError, StartRefused
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -66,7 +66,7 @@ def main() -> None:
         app()
     except ProveoutError as error:
         sys.stderr.write(f"{error.message}\n")
-        usage = isinstance(error, InvalidInput | StartRefused) or (
+        usage = isinstance(error, InvalidInput | NotFound | StartRefused) or (
             isinstance(error, Refused) and error.status in (400, 401, 404, 413)
         )
         sys.exit(2 if usage else 1)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import statistics
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +19,7 @@ from proveout.domain import STAGES
 from proveout.edge.cli import output
 from proveout.edge.cli.client import Client, Refused, connected
 from proveout.edge.cli.releases import split
-from proveout.errors import InvalidInput, NotFound
+from proveout.errors import InvalidInput, NotFound, ProveoutError, Unavailable
 from proveout.releases.plan import Plan
 from proveout.releases.simulate import Behaviour, End, Traffic, regressions, seeds
 from proveout.releases.simulate import simulate as simulated
@@ -32,8 +34,11 @@ _SPARKS = 40
 _WIDTH = 20  # of a bar
 _SHOWN = 8  # guardrails, the weightiest evidence first
 _FOLLOW_SECONDS = 1.0
+_LOOK_SECONDS = 10.0  # after which a server that says nothing is away
+_AWAY_SECONDS = 60.0  # after which a server that is away is not waited for
 _ACTIVE = ("running", "paused", "frozen")
 _CODES = {"promoted": 0, "rolled_back": 1, "aborted": 3}
+_UNSEEN = 2  # how it ended is not known
 
 
 @app.command()
@@ -59,7 +64,10 @@ def status(
     ] = "",
     follow: Annotated[
         bool,
-        typer.Option("--follow", help="Show it live to its end. Exit code 0: promoted, 1: rolled back, 3: aborted."),
+        typer.Option(
+            "--follow",
+            help="Show it live to its end. Exit code 0: promoted, 1: rolled back, 3: aborted, 2: it could not be seen.",
+        ),
     ] = False,
     json: output.AsJson = False,
 ) -> None:
@@ -71,7 +79,13 @@ def status(
             found = dict(await client.call("GET", path))
             return await _followed(client, path, found, json) if follow else found
 
-    found = asyncio.run(run())
+    try:
+        found = asyncio.run(run())
+    except ProveoutError as error:
+        if not follow:
+            raise
+        output.warn(error.message)
+        raise typer.Exit(_UNSEEN) from None
     _say(found, json)
     if follow:
         raise typer.Exit(_CODES[found["state"]])
@@ -82,6 +96,7 @@ async def _followed(client: Client, path: str, found: dict[str, Any], json: bool
     live = output.is_watched() and not json
     shown: object = None
     with output.pages() if live else nullcontext() as page:
+        tell = output.warn if page is None else partial(page.console.print, markup=False)
         while found["state"] in _ACTIVE:
             seen = (found["state"], found["step"], found["exposure"], len(found["decisions"]))
             if page is not None:
@@ -90,10 +105,29 @@ async def _followed(client: Client, path: str, found: dict[str, Any], json: bool
                 output.say(_line(found))
             shown = seen
             await asyncio.sleep(_FOLLOW_SECONDS)
-            found = dict(await client.call("GET", path))
+            found = await _look(client, path, tell)
         if page is not None:
             page.update("", refresh=True)
     return found
+
+
+async def _look(client: Client, path: str, tell: Callable[[str], None]) -> dict[str, Any]:
+    """The rollout as it stands. A server that is away is waited for; raises Unavailable when it does not come back."""
+    away: float | None = None  # since
+    while True:
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                return dict(await client.call("GET", path))
+        except (Unavailable, TimeoutError, Refused) as error:
+            if isinstance(error, Refused) and error.status < 500:
+                raise
+            said = str(error) or f"{client.url} does not answer."
+            if away is None:
+                away = time.monotonic()
+                tell(f"{said} Looking again for {_AWAY_SECONDS:.0f} s.")
+            elif time.monotonic() - away >= _AWAY_SECONDS:
+                raise Unavailable(said) from error
+        await asyncio.sleep(_FOLLOW_SECONDS)
 
 
 @app.command()
