@@ -28,7 +28,7 @@ from proveout.domain import (
     Release,
     Scope,
 )
-from proveout.errors import Conflict, GateClosed, NotFound
+from proveout.errors import Conflict, GateClosed, InvalidInput, NotFound
 from proveout.ledger.integrate import Integrator, LogKeys
 from proveout.ledger.journal import Completion, Intent, Journal, new_request_id, now
 from proveout.releases.gate import Gate
@@ -242,6 +242,32 @@ def test_by_itself_nothing_is_promoted_once_its_gate_has_closed(dsn: str, monkey
         monkeypatch.undo()
         await shop.rollouts.tick(SYSTEM)
         assert (await shop.rollouts.show(SYSTEM, "shop", "poc"))["state"] == "promoted"
+
+    run(dsn, work)
+
+
+def test_a_refusal_says_what_is_the_case(dsn: str) -> None:
+    async def work(shop: Shop) -> None:
+        async def refused(order: Order, words: str) -> None:
+            with pytest.raises(Conflict, match=words):
+                await shop.rollouts.order(OPERATOR, "shop", "poc", order)
+
+        with pytest.raises(Conflict, match=r"^shop in poc: there is no release to go back to"):
+            await shop.routes.roll_back(OPERATOR, "shop", "poc", None, shop.releases)
+        await shop.routes.promote(OPERATOR, shop.releases[2], "poc")
+        await shop.routes.roll_back(OPERATOR, "shop", "poc", None, shop.releases)
+        with pytest.raises(Conflict, match=r"itself rolled back from; name the one to go to: 2\.$"):
+            await shop.routes.roll_back(OPERATOR, "shop", "poc", None, shop.releases)
+        await shop.rollouts.start(OPERATOR, shop.releases[3], "poc")
+        await refused("resume", r"^The rollout of shop@3 to poc is running already\.$")
+        await shop.rollouts.order(OPERATOR, "shop", "poc", "pause")
+        await refused("pause", "is paused already")
+        async with shop.store.unscoped() as session:
+            await session._connection.execute("update proveout.rollouts set state = 'frozen'")
+        await refused("pause", "is frozen: resume, promote or abort it")
+        with pytest.raises(InvalidInput, match="NUL"):
+            async with shop.store.within(SYSTEM) as session:
+                await session.row("feedback.of_request", request="req\0")
 
     run(dsn, work)
 

@@ -100,6 +100,7 @@ def test_feedback_is_kept_with_its_request(scripted: Scripted) -> None:
     assert call(server, f"/feedback/{request}")[1]["score"] == 0.75
     for wrong, status in (
         ({"request": "req_unknown", "score": 1}, 404),
+        ({"request": "req_\0", "score": 1}, 400),
         ({"request": request}, 400),
         ({"request": request, "score": 2}, 400),
         ({"request": request, "score": 1, "thumb": "up"}, 400),

@@ -103,7 +103,8 @@ class Rollouts:
     async def _switch(self, session: Session, by: str, row: Row, order: Literal["pause", "resume"]) -> None:
         allowed, following = (("running",), "paused") if order == "pause" else (("paused", "frozen"), "running")
         if row["state"] not in allowed:
-            raise Conflict(f"The rollout is {row['state']}: it cannot be {following}.")
+            of = f"The rollout of {row['app']}@{row['release']} to {row['stage']} is {row['state']}"
+            raise Conflict(f"{of} already." if row["state"] == following else f"{of}: resume, promote or abort it.")
         machine = _machine(row)
         if row["state"] == "frozen":
             machine.progress.split = SampleRatio()  # whoever resumes has mended the split: it is looked at afresh
