@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Mapping
 from dataclasses import replace
@@ -198,8 +199,46 @@ def test_minimum_calls_hold_back_steps_and_never_a_rollback() -> None:
     failed = [replace_weight(call(True, bad={**NOTHING, "errors": 1.0}), 0.1) for _ in range(10)]
     decision = told(made, failed)
     assert (decision.action, made.state) == ("roll_back", "rolled_back")
-    assert decision.reason.startswith("errors: 10 in 10 calls of the candidate, 0 in 0")
+    assert decision.reason.startswith("errors: 10 of 10 calls of the candidate failed; 0 of 0 of the")
     assert decision.facts["e_values"]["errors"] > 300 and decision.facts["combined"] >= 100
+
+
+@pytest.mark.parametrize(
+    ("worse", "words"),
+    [
+        (
+            {"amounts": {"tokens": 17.0}},
+            "tokens: 60 of 60 answers of the candidate took more than 5 tokens, the stable release's median; 0 of 100",
+        ),
+        (
+            {"amounts": {"first_text": 2210.5}},
+            "first text: 60 of 60 answers of the candidate came later than 1,200 ms, the stable release's median;",
+        ),
+        (
+            {"amounts": {"cost": 0.01}},
+            "cost: 60 of 60 answers of the candidate cost more than 0.002 USD, the stable release's median;",
+        ),
+        (
+            {"bad": {**NOTHING, "unsupported": 1.0}},
+            "unsupported: 60 of 60 answers of the candidate had words that no passage supports; 0 of 0 of the stable",
+        ),
+        (
+            {"bad": {**NOTHING, "left": 1.0}},
+            "left: 60 of 60 calls of the candidate were left by their client; 0 of 100",
+        ),
+    ],
+)
+def test_a_rollback_says_in_words_what_the_candidate_did(worse: dict[str, Any], words: str) -> None:
+    made = machine(steps=[0.1], minimum={"calls": 10**6})
+    freeze(made.progress, "first_text", [1200.0] * 100)
+    freeze(made.progress, "tokens", [5.0] * 60 + [20.0] * 40)
+    freeze(made.progress, "cost", [0.002] * 100)
+    sound = {"bad": {**NOTHING, "left": 0.0}, "amounts": dict.fromkeys(("first_text", "tokens", "cost"), 0.0)}
+    told(made, [Reading(False, 0.1, 0.0, None, False, True, **sound) for _ in range(100)])  # type: ignore[arg-type]
+    told(made, [Reading(True, 0.1, 0.0, None, False, True, **worse) for _ in range(60)])
+    decision = outlook(made, 0.0)
+    assert decision.action == "roll_back" and decision.reason.startswith(words), decision.reason
+    assert re.search(r" of the stable release; combined e-value \S+ ≥ 100$", decision.reason)
 
 
 def replace_weight(reading: Reading, weight: float) -> Reading:
@@ -267,6 +306,8 @@ def test_a_judge_decides_only_where_it_may() -> None:
     assert advised.state == "running" and "advice" not in criteria(advised.progress) and not advised.progress.scores
     assert advised.progress.total["candidate"].scores["advice"] == pytest.approx(12)  # shown all the same
     assert ruled.state == "rolled_back" and "judge" in criteria(ruled.progress)
+    said = "judge: on average 0.20 of 60 answers of the candidate, 0.90 of 60 of the stable release; combined"
+    assert outlook(ruled, 0.0).reason.startswith(said)
     made = ready()
     told(made, [Reading(arm, 0.5, 0.0, scores={"judge": 0.9}) for _ in range(25) for arm in (False, True)])
     assert "judge" in outlook(made, 0.0).reason  # not enough to show that it is no worse
