@@ -222,9 +222,10 @@ def test_by_itself_nothing_is_promoted_once_its_gate_has_closed(dsn: str, monkey
     async def work(shop: Shop) -> None:
         await shop.rollouts.start(OPERATOR, shop.releases[2], "poc")
         criterion = shop.gate.policy.stages["beta"][0]
+        lacks = ["its evaluation has expired"]
 
         async def closed(*_: Any) -> Any:
-            return [(criterion, "its evaluation has expired")]
+            return [(criterion, lacks[0])]
 
         monkeypatch.setattr(Gate, "check", closed)
         for _ in range(5):
@@ -232,6 +233,9 @@ def test_by_itself_nothing_is_promoted_once_its_gate_has_closed(dsn: str, monkey
             await shop.rollouts.tick(SYSTEM)
         told = await shop.rollouts.show(SYSTEM, "shop", "poc")
         assert told["state"] == "running" and "its evaluation has expired" in told["waiting"]
+        decisions = [(one["action"], one["reason"]) for one in told["decisions"]]
+        assert decisions[0] == ("held", f"{criterion.id}: its evaluation has expired")
+        assert [action for action, _ in decisions] == ["held", "step", "start"]  # once, however often it was tried
         written = await shop.all("select xmin::text from proveout.rollouts")
         await shop.rollouts.tick(SYSTEM)
         assert await shop.all("select xmin::text from proveout.rollouts") == written, (
@@ -239,6 +243,10 @@ def test_by_itself_nothing_is_promoted_once_its_gate_has_closed(dsn: str, monkey
         )
         with pytest.raises(GateClosed):
             await shop.rollouts.order(OPERATOR, "shop", "poc", "promote")
+        lacks[0] = "no evaluation of this digest"
+        await shop.rollouts.tick(SYSTEM)
+        told = await shop.rollouts.show(SYSTEM, "shop", "poc")
+        assert [one["action"] for one in told["decisions"]] == ["held", "held", "step", "start"]
         monkeypatch.undo()
         await shop.rollouts.tick(SYSTEM)
         assert (await shop.rollouts.show(SYSTEM, "shop", "poc"))["state"] == "promoted"

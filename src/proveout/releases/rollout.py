@@ -107,6 +107,7 @@ class Progress(msgspec.Struct):
     judges: dict[Arm, str] = {}  # that decide, the last of each arm: a release has its own
     history: list[float] = []  # of log10 of the combined e-value
     closed: str = ""  # what the gate lacked when it was to be promoted
+    held: str = ""  # the last of these that was put on record
 
 
 @dataclass(slots=True)

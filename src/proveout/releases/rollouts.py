@@ -163,6 +163,9 @@ class Rollouts:
                 return  # the gate says what it said
             machine.progress.closed = closed
             machine.state = "running" if closed else machine.state
+            if closed and closed != machine.progress.held:  # told once, however often it is tried
+                machine.progress.held = closed
+                await decided(session, row, "held", _SYSTEM, closed, facts)
         await _save(session, row, machine, until)
         if decision.action == "step":
             await self.routes.set_weight(session, _SYSTEM, row, machine.weight)
