@@ -254,6 +254,28 @@ def test_by_itself_nothing_is_promoted_once_its_gate_has_closed(dsn: str, monkey
     run(dsn, work)
 
 
+def test_a_baseline_has_the_scores_that_decide_and_no_thumbs(dsn: str) -> None:
+    async def work(shop: Shop) -> None:
+        await shop.serve(4, False, random.Random(1))
+        requests = [row["request"] for row in await shop.all("select request from proveout.intents")]
+        async with shop.store.within(SYSTEM) as session:
+            for request, score in ((requests[0], 0.1), (requests[0], 0.5), (requests[1], 0.7), (requests[2], None)):
+                facts = {"request": request, "app": "shop", "score": score, "negative": score is None}
+                await note(session, "default", Kind.FEEDBACK_GIVEN, "key_1", facts)
+            insert = (
+                "insert into judgements (request, workspace, model, score, decides) values (%s, 'default', 'm', %s, %s)"
+            )
+            for request, decides in ((requests[0], True), (requests[1], False)):
+                await session._connection.execute(insert, (request, 0.8, decides))
+        while await shop.integrator.integrate(SYSTEM):
+            pass
+        told = await shop.rollouts.baseline(SYSTEM, "shop", "poc")
+        means = {name: (pytest.approx(one["mean"]), one["share"]) for name, one in told["scores"].items()}
+        assert means == {"score": (0.6, 0.5), "judge": (0.8, 0.25)} and told["per_hour"] == 4
+
+    run(dsn, work)
+
+
 def test_a_refusal_says_what_is_the_case(dsn: str) -> None:
     async def work(shop: Shop) -> None:
         async def refused(order: Order, words: str) -> None:

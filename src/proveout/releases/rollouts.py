@@ -190,7 +190,7 @@ class Rollouts:
                 raise NotFound(f"{app} has no stable release in {stage}.")
             about = {"app": app, "stage": stage, "release": stable["stable"]}
             rows = await session.fetch("readings.baseline", **about, days=_WEEK, limit=_BASELINE)
-        return {"app": app, "stage": stage, "release": stable["stable"], **online.baseline(rows)}
+        return {"app": app, "stage": stage, "release": stable["stable"], **online.baseline(rows, datetime.now(UTC))}
 
     async def recent(self, scope: Scope, hours: int) -> list[dict[str, Any]]:
         """The newest rollout of each stage that runs, or that ended in the last hours."""

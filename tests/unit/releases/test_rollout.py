@@ -27,7 +27,7 @@ from proveout.releases.rollout import (
     outlook,
     weights,
 )
-from proveout.releases.simulate import Behaviour, End, Traffic, seeds, simulate
+from proveout.releases.simulate import Behaviour, End, Traffic, regressions, seeds, simulate
 
 SOUND = Behaviour()
 NOTHING: Mapping[str, float] = {"errors": 0.0, "refused": 0.0, "guarded": 0.0}
@@ -68,6 +68,17 @@ def test_a_broken_candidate_is_caught_soon(candidate: Behaviour, stable: Behavio
     ends = runs(11, candidate, 6000, stable=stable)
     assert {end.state for end in ends} == {"rolled_back"}
     assert statistics.median(end.candidate for end in ends) <= most
+
+
+def test_regressions_of_scores_are_simulated_where_answers_are_scored() -> None:
+    assert not [one for one in regressions(SOUND) if "−" in one.name]
+    for mean in (0.0, 0.06, 0.6, 0.97, 1.0):  # whatever their mean is
+        stable = Behaviour(scores={"judge": mean}, scored={"judge": 0.5})
+        (worse,) = [one.candidate for one in regressions(stable) if one.name == "judge − 0.10"]
+        assert worse.scores == {"judge": pytest.approx(max(0.0, mean - 0.1))} and worse.bad == stable.bad
+        (end,) = runs(1, worse, 500, stable=stable)
+        assert end.state in ("running", "rolled_back")
+    assert {end.state for end in runs(3, worse, 6000, stable=stable)} == {"rolled_back"}
 
 
 def test_a_sound_candidate_is_promoted_and_not_rolled_back() -> None:

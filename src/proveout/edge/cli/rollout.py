@@ -21,6 +21,7 @@ from proveout.edge.cli.client import Client, Refused, connected
 from proveout.edge.cli.releases import split
 from proveout.errors import InvalidInput, NotFound, ProveoutError, Unavailable
 from proveout.releases.plan import Plan
+from proveout.releases.rollout import State
 from proveout.releases.simulate import Behaviour, End, Traffic, regressions, seeds
 from proveout.releases.simulate import simulate as simulated
 
@@ -177,7 +178,8 @@ def simulate(
     if not baseline["median_ms"] or not baseline["per_hour"]:
         raise InvalidInput(f"{name} has not answered enough in the last week to tell anything from it.")
     plan = Plan.model_validate(found["facts"].get("rollout") or {})
-    stable = Behaviour(baseline["bad"], baseline["median_ms"], baseline["spread"])
+    means, shares = ({name: one[told] for name, one in baseline["scores"].items()} for told in ("mean", "share"))
+    stable = Behaviour(baseline["bad"], baseline["median_ms"], baseline["spread"], means, shares)
     traffic = Traffic(per_second=baseline["per_hour"] / 3600, users=users)
     rows = []
     with output.progress_bar() as progress:
@@ -189,14 +191,17 @@ def simulate(
     if json:
         output.document({"baseline": baseline, "plan": plan.model_dump(mode="json"), "regressions": rows})
         return
-    output.say(f"{baseline['per_hour']:.0f} requests an hour; {runs} rollouts each, of at most {requests:,} requests")
-    output.table(rows, ("regression", "ends", "candidate_requests", "requests", "hours"))
+    output.say(f"{baseline['per_hour']:,.3g} requests an hour; {runs} rollouts each, of at most {requests:,} requests")
+    output.say(f"a sound candidate: {_told(rows[0]['ends'])}")
+    rows[0]["regression"] = "none: sound"
+    shown = [{**one, "ends": _told(one["ends"])} for one in rows]
+    output.table(shown, ("regression", "ends", "candidate_requests", "requests", "hours"))
 
 
 def _forecast(name: str, ends: Sequence[End], traffic: Traffic) -> dict[str, Any]:
     """Medians over simulated rollouts; `ends` says how many ended how."""
     requests = statistics.median(end.requests for end in ends)
-    counted = Counter(end.state for end in ends).most_common()
+    counted = Counter(_UNDECIDED.get(end.state, end.state) for end in ends).most_common()
     return {
         "regression": name,
         "ends": [f"{state} {count}" for state, count in counted],
@@ -204,6 +209,14 @@ def _forecast(name: str, ends: Sequence[End], traffic: Traffic) -> dict[str, Any
         "requests": requests,
         "hours": round(requests / traffic.per_second / 3600, 2),
     }
+
+
+_UNDECIDED: dict[State, str] = {"running": "undecided", "aborted": "undecided at the deadline"}
+
+
+def _told(ends: Sequence[str]) -> str:
+    """`promoted 8, rolled back 2`."""
+    return ", ".join(ends).replace("_", " ")
 
 
 def rollback(

@@ -150,10 +150,20 @@ where i.workspace = (select scope_workspace()) and i.app = %(app)s and i.stage =
 order by i.begun desc limit %(limit)s;
 
 -- name: readings.baseline (scoped)
--- How a stage's stable release has ended users' requests since a time, the newest first.
+-- How a stage's stable release has ended users' requests since a time, the newest first, with the last scores that
+-- were given them; a thumb is none.
+with given as materialized (
+    select distinct on (e.facts ->> 'request') e.facts ->> 'request' as request, e.facts -> 'score' as score
+    from events e
+    where e.workspace = (select scope_workspace()) and e.kind = 'serving:feedback:given' and e.request is null
+      and e.position is not null and e.at > now() - make_interval(days => %(days)s)
+      and jsonb_typeof(e.facts -> 'score') = 'number' and e.facts ->> 'app' = %(app)s
+    order by e.facts ->> 'request', e.position desc)
 select i.begun, c.outcome, c.grounded, c.quoted, c.completion_tokens, c.cost_usd, c.first_sentence_ms, c.total_ms,
-       c.decision -> 'verdicts' as verdicts, c.decision -> 'tools' as tools
-from intents i join completions c using (request)
+       c.decision -> 'verdicts' as verdicts, c.decision -> 'tools' as tools, g.score::double precision as score,
+       case when j.decides then j.score end as judge
+from intents i join completions c using (request) left join given g using (request)
+left join judgements j using (request)
 where i.workspace = (select scope_workspace()) and i.app = %(app)s and i.stage = %(stage)s and i.release = %(release)s
   and i.purpose = 'request' and i.begun > now() - make_interval(days => %(days)s)
 order by i.begun desc limit %(limit)s;
