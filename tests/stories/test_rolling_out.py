@@ -98,8 +98,14 @@ def test_feedback_is_kept_with_its_request(scripted: Scripted) -> None:
     assert call(server, "/feedback", given)[0] == 201
     told = call(server, f"/feedback/{request}")[1]
     assert (told["score"], told["comment"], told["outcome"]) == (0, "Too short.", {"solved": 0, "minutes": 3})
-    assert call(server, "/feedback", {"request": request, "score": 0.75})[0] == 201  # the last word stands
-    assert call(server, f"/feedback/{request}")[1]["score"] == 0.75
+    for more in ({"correction": "Good morning to you."}, {"outcome": {"solved": 1}}, {"comment": "Too short!"}):
+        assert call(server, "/feedback", {"request": request, **more})[0] == 201  # what was said before stays
+    told = call(server, f"/feedback/{request}")[1]
+    assert (told["score"], told["comment"], told["correction"]) == (0, "Too short!", "Good morning to you.")
+    assert told["outcome"] == {"solved": 1, "minutes": 3}
+    assert call(server, "/feedback", {"request": request, "score": 0.75, "comment": ""})[0] == 201
+    told = call(server, f"/feedback/{request}")[1]  # of each the last word stands; an empty one takes it back
+    assert (told["score"], told["comment"], told["correction"]) == (0.75, "", "Good morning to you.")
     for wrong, status in (
         ({"request": "req_unknown", "score": 1}, 404),
         ({"request": "req_\0", "score": 1}, 400),

@@ -169,11 +169,17 @@ where i.workspace = (select scope_workspace()) and i.app = %(app)s and i.stage =
 order by i.begun desc limit %(limit)s;
 
 -- name: feedback.put (scoped)
--- The last word on a request of the scope's workspace.
-insert into feedback (request, workspace, subject, key, score, outcome, sealed)
-values (%(request)s, (select scope_workspace()), %(subject)s, %(key)s, %(score)s, %(outcome)s, %(sealed)s)
-on conflict (request) do update set key = excluded.key, score = excluded.score, outcome = excluded.outcome,
-    sealed = excluded.sealed, at = now();
+-- What is said of a request of the scope's workspace; what was said before stays where nothing new is said. Answers with
+-- the words that were sealed before, for this transaction alone to change.
+insert into feedback (request, workspace, subject, key, score, outcome)
+values (%(request)s, (select scope_workspace()), %(subject)s, %(key)s, %(score)s, %(outcome)s)
+on conflict (request) do update set key = excluded.key, score = coalesce(excluded.score, feedback.score),
+    outcome = feedback.outcome || excluded.outcome, at = now()
+returning sealed;
+
+-- name: feedback.word (scoped)
+-- The words that were said of a request.
+update feedback set sealed = %(sealed)s where request = %(request)s;
 
 -- name: feedback.get (scoped)
 -- What was said of a request.
