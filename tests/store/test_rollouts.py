@@ -38,7 +38,7 @@ from proveout.releases.routes import Routes
 from proveout.serving.assignments import Assignments, Drawn
 from proveout.store.configuration import load
 from proveout.store.events import Kind, note
-from proveout.store.pool import Row, Session, Store
+from proveout.store.pool import Row, Session, Store, as_json
 from proveout.store.sealing import Keyring
 
 SYSTEM = Scope.system("default", "rollouts")
@@ -270,8 +270,38 @@ def test_a_baseline_has_the_scores_that_decide_and_no_thumbs(dsn: str) -> None:
         while await shop.integrator.integrate(SYSTEM):
             pass
         told = await shop.rollouts.baseline(SYSTEM, "shop", "poc")
-        means = {name: (pytest.approx(one["mean"]), one["share"]) for name, one in told["scores"].items()}
+        means = {name: (round(one["mean"], 9), one["share"]) for name, one in told["scores"].items()}
         assert means == {"score": (0.6, 0.5), "judge": (0.8, 0.25)} and told["per_hour"] == 4
+
+    run(dsn, work)
+
+
+def test_outcomes_are_told_by_arm_of_what_was_drawn_in_this_rollout(dsn: str) -> None:
+    async def work(shop: Shop) -> None:
+        async def give(request: str, **outcome: float) -> None:
+            async with shop.store.within(SYSTEM) as session:
+                kept = {"subject": "s", "key": "key_1", "score": None, "outcome": as_json(outcome)}
+                await session.row("feedback.put", request=request, **kept)
+
+        await shop.serve(3, False, random.Random(1))
+        for row in await shop.all("select request from proveout.intents"):
+            await give(row["request"], minutes=100)  # before it began
+        await shop.rollouts.start(OPERATOR, shop.releases[2], "poc")
+        assert (await shop.rollouts.show(SYSTEM, "shop", "poc"))["outcomes"] == {"candidate": {}, "stable": {}}
+        await shop.serve(40, False, random.Random(1))
+        drawn = await shop.all(
+            "select request, arm from proveout.intents where weight is not null order by arm, request"
+        )
+        arms = {arm: [row["request"] for row in drawn if row["arm"] == arm] for arm in ("candidate", "stable")}
+        for arm, minutes in (("candidate", 4.0), ("stable", 9.0)):
+            await give(arms[arm][0], minutes=minutes, solved=1)
+            await give(arms[arm][1], minutes=minutes + 1)
+            await give(arms[arm][1], minutes=minutes + 2)  # the last word stands
+        await shop.rollouts.order(OPERATOR, "shop", "poc", "abort")
+        told = (await shop.rollouts.show(SYSTEM, "shop", "poc"))["outcomes"]
+        solved = {"mean": 1, "count": 1}
+        assert told["candidate"] == {"minutes": {"mean": 5, "count": 2}, "solved": solved}
+        assert told["stable"] == {"minutes": {"mean": 10, "count": 2}, "solved": solved}
 
     run(dsn, work)
 

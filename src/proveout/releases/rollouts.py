@@ -32,6 +32,7 @@ Order = Literal["pause", "resume", "promote", "abort"]
 _ENTRIES = 5000  # of the log, in one transaction
 _SAMPLED = 1000  # answers of the stable release from which thresholds are frozen
 _WEEK, _BASELINE = 7, 10_000  # days, and requests, of the baseline
+_OUTCOMES = 100  # that are shown: their names are their givers' own
 _SYSTEM = "system"
 _ENDS: dict[str, Ended] = {"promote": "promoted", "roll_back": "rolled_back", "abort": "aborted"}
 
@@ -175,12 +176,15 @@ class Rollouts:
             await self.routes.end(session, _SYSTEM, row, _ENDS[decision.action], decision.reason, facts)
 
     async def show(self, scope: Scope, app: str, stage: StageName) -> dict[str, Any]:
-        """The latest rollout of a stage, also after its end. Raises NotFound where there was none."""
-        async with self.store.unscoped() as session:
+        """The latest rollout of a stage, also after its end; with what came of its requests, by arm.
+
+        Raises NotFound where there was none.
+        """
+        async with self.store.within(scope) as session:
             row = await session.row("rollouts.latest", workspace=scope.workspace, app=app, stage=stage)
             if row is None:
                 raise NotFound(f"There was no rollout of {app} to {stage}.")
-            return await _shown(session, row)
+            return {**await _shown(session, row), "outcomes": await _outcomes(session, row)}
 
     async def baseline(self, scope: Scope, app: str, stage: StageName) -> dict[str, Any]:
         """How the stable release of a stage answered in the last week. Raises NotFound for a stage without one."""
@@ -226,6 +230,15 @@ def _machine(row: Row) -> Machine:
 async def _save(session: Session, row: Row, machine: Machine, position: int) -> None:
     now = {"state": machine.state, "step": machine.step, "weight": machine.weight, "position": position}
     await session.run("rollouts.save", id=row["id"], **now, progress=as_json(machine.progress))
+
+
+async def _outcomes(session: Session, row: Row) -> dict[str, dict[str, Any]]:
+    """Of each arm, the mean and the number of each outcome of feedback: `{"candidate": {"minutes": {mean, count}}}`."""
+    about = {name: row[name] for name in ("app", "stage", "started", "ended")}
+    found: dict[str, dict[str, Any]] = {"candidate": {}, "stable": {}}
+    for one in await session.fetch("feedback.outcomes", **about, limit=_OUTCOMES):
+        found[one["arm"]][one["name"]] = {"mean": one["mean"], "count": one["count"]}
+    return found
 
 
 async def _shown(session: Session, row: Row) -> dict[str, Any]:

@@ -33,6 +33,14 @@ def test_a_bar_is_full_where_enough_is_shown() -> None:
     assert [shown_share(value, 100) for value in (0.0, 1.0, 10.0, 1e15)] == [0, 0, 0.5, 1]
 
 
+def test_both_arms_have_their_outcomes_beside_each_other() -> None:
+    counts = {"calls": 4, "answered": 4, "events": {"errors": 1}, "scores": {}, "measured": {}}
+    outcomes = {"candidate": {"minutes": {"mean": 1234.5, "count": 3}}, "stable": {}}
+    told = list(rollout._arms({"arms": {"candidate": counts, "stable": counts}, "outcomes": outcomes}))
+    assert [one["outcomes"] for one in told] == [["minutes 1,234 (of 3)"], []]
+    assert told[0]["bad events"] == ["errors 1 (25 %)"]
+
+
 class Server:
     """Has rollouts of the app desk, by stage: state, when it started."""
 

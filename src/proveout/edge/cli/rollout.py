@@ -336,7 +336,7 @@ def _view(found: Mapping[str, Any]) -> Iterator[str | Table]:
     yield f"no worse, each to reach {needed:g} in the last step"
     yield output.grid([_criterion(one) for one in found["criteria"]], ("criterion", "margin", "shown", "e_value"))
     yield ""
-    yield output.grid(list(_arms(found)), ("arm", "calls", "answered", "bad events", "scores"))
+    yield output.grid(list(_arms(found)), ("arm", "calls", "answered", "bad events", "scores", "outcomes"))
     yield ""
     said = [{**one, "at, UTC": _moment(one["at"]), "by": one["name"]} for one in found["decisions"]]
     yield output.grid(said, ("at, UTC", "action", "by", "reason"))
@@ -383,7 +383,9 @@ def _arms(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             for name, count in counts["events"].items()
         ]
         means = [f"{name} {total / counts['measured'][name]:.2f}" for name, total in counts["scores"].items()]
-        yield {"arm": arm, "calls": counts["calls"], "answered": counts["answered"], "bad events": bad, "scores": means}
+        came = [f"{name} {_mean(one['mean'])} (of {one['count']:,})" for name, one in found["outcomes"][arm].items()]
+        told = {"arm": arm, "calls": counts["calls"], "answered": counts["answered"]}
+        yield {**told, "bad events": bad, "scores": means, "outcomes": came}
 
 
 def sparkline(history: Sequence[float]) -> str:
@@ -408,6 +410,10 @@ def _percent(share: float) -> str:
 
 def _moment(at: str) -> str:
     return at[:19].replace("T", " ")
+
+
+def _mean(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _number(value: float) -> str:

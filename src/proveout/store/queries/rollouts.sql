@@ -181,6 +181,14 @@ returning sealed;
 -- The words that were said of a request.
 update feedback set sealed = %(sealed)s where request = %(request)s;
 
+-- name: feedback.outcomes (scoped)
+-- What came of the requests of a rollout, by arm, those most often told first: of those whose arm was drawn.
+select i.arm, o.key as name, avg(o.value::double precision) as mean, count(*) as count
+from feedback f join intents i using (request), jsonb_each(f.outcome) o
+where i.workspace = (select scope_workspace()) and i.app = %(app)s and i.stage = %(stage)s and i.purpose = 'request'
+  and i.weight is not null and i.begun >= %(started)s and i.begun <= coalesce(%(ended)s, now())
+group by i.arm, o.key order by count(*) desc, o.key limit %(limit)s;
+
 -- name: feedback.get (scoped)
 -- What was said of a request.
 select key, score, outcome, sealed, subject, at from feedback where request = %(request)s;
