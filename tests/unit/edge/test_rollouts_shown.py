@@ -14,6 +14,7 @@ from proveout.edge.cli.client import Refused
 from proveout.edge.cli.rollout import bar, path_of_rollout, sparkline
 from proveout.edge.console.rollouts import evidence, shown_share
 from proveout.errors import InvalidInput, NotFound, Unavailable
+from proveout.releases.simulate import End, Traffic
 
 
 def test_the_threshold_and_the_evidence_share_one_log_axis() -> None:
@@ -39,6 +40,13 @@ def test_both_arms_have_their_outcomes_beside_each_other() -> None:
     told = list(rollout._arms({"arms": {"candidate": counts, "stable": counts}, "outcomes": outcomes}))
     assert [one["outcomes"] for one in told] == [["minutes 1,234 (of 3)"], []]
     assert told[0]["bad events"] == ["errors 1 (25 %)"]
+
+
+def test_a_simulated_rollout_that_did_not_end_is_undecided() -> None:
+    ends = [End("running", "", 100, 5), End("running", "", 100, 7), End("rolled_back", "", 40, 3)]
+    told = rollout._forecast("none", ends, Traffic(per_second=1 / 36))
+    assert rollout._told(told["ends"]) == "undecided 2, rolled back 1"
+    assert (told["requests"], told["candidate_requests"], told["hours"]) == (100, 5, 1)
 
 
 class Server:
