@@ -39,9 +39,11 @@ class Timeouts(Strict):
 
 
 class Plain(Strict):
-    prompt: str = Field("prompt", min_length=1, description="The field of the question.")
-    text: str = Field("generated_text", min_length=1, description="The field of the answer.")
-    max_tokens: str = Field("", description="The field of the longest answer, in tokens. By default it is not told.")
+    prompt: str = Field(default="prompt", min_length=1, description="The field of the question.")
+    text: str = Field(default="generated_text", min_length=1, description="The field of the answer.")
+    max_tokens: str = Field(
+        default="", description="The field of the longest answer, in tokens. By default it is not told."
+    )
 
 
 class Provider(Strict):
@@ -198,6 +200,11 @@ class Witness(Strict):
         if len(data) != 33 or data[0] != 4 or key != f"{name}+{number}+{base64.b64encode(data).decode()}":
             raise ValueError("this is not a witness's key (NAME+ID+B…), or not the whole of it")
         return key
+
+    @field_validator("url")
+    @classmethod
+    def _without_slash(cls, url: str) -> str:
+        return url.rstrip("/")
 
 
 class Ledger(Strict):

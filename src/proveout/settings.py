@@ -58,15 +58,6 @@ VARIABLES = (URL, KEY, DATA, DATABASE, CONFIG, ENGINE, MASTER_KEY, MASTER_KEY_CO
 
 
 @dataclass(frozen=True, slots=True)
-class PlainSettings:
-    """The fields of JSON in which a system without OpenAI's protocol is asked and answers. `max_tokens`: "", none."""
-
-    prompt: str = "prompt"
-    text: str = "generated_text"
-    max_tokens: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class ProviderSettings:
     """A remote provider. `price` is that of every model without one of its own in `prices`."""
 
@@ -79,7 +70,7 @@ class ProviderSettings:
     region: str
     timeouts: Timeouts
     reasoning: frozenset[str]  # models that take max_completion_tokens, not max_tokens
-    plain: PlainSettings | None = None
+    plain: configfile.Plain | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,20 +146,12 @@ class RetentionSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class WitnessSettings:
-    """A witness of the log: its key, as C2SP writes verifier keys, and where it answers."""
-
-    key: str
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
 class LedgerSettings:
     """The log: its origin, whether anyone may read it, and who cosigns it."""
 
     origin: str
     public: bool
-    witnesses: tuple[WitnessSettings, ...] = ()
+    witnesses: tuple[configfile.Witness, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +275,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         capture=_capture(config.capture),
         retention=_retention(config.retention),
         telemetry=_telemetry(config.telemetry, env, path, get(METRICS)),
-        ledger=_ledger(config.ledger),
+        ledger=LedgerSettings(config.ledger.origin, config.ledger.public, tuple(config.ledger.witnesses)),
         notify=tuple(_notify(f"{path}: notify.{at}", n, env) for at, n in enumerate(config.notify)),
         mlflow=_mlflow(f"{path}: mlflow", config.mlflow, env) if config.mlflow else None,
         stages=_beside(path, config.stages),
@@ -340,7 +323,7 @@ def _provider(name: str, given: configfile.Provider, env: Mapping[str, str], pat
         region=given.region,
         timeouts=Timeouts(**given.timeouts.model_dump()),
         reasoning=frozenset(n for n, m in given.models.items() if m.max_tokens_field == "max_completion_tokens"),
-        plain=PlainSettings(**given.plain.model_dump()) if given.plain else None,
+        plain=given.plain,
     )
 
 
@@ -412,11 +395,6 @@ def _retention(given: configfile.Retention) -> RetentionSettings:
     return RetentionSettings(
         **{name: None if value == "never" else int(value[:-1]) for name, value in given.model_dump().items()}
     )
-
-
-def _ledger(given: configfile.Ledger) -> LedgerSettings:
-    witnesses = tuple(WitnessSettings(witness.key, witness.url.rstrip("/")) for witness in given.witnesses)
-    return LedgerSettings(given.origin, given.public, witnesses)
 
 
 def _notify(key: str, given: configfile.Notify, env: Mapping[str, str]) -> NotifySettings:

@@ -7,12 +7,13 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from proveout import configfile
 from proveout.domain import Outcome, Parameters, Scope
 from proveout.errors import NotFound
 from proveout.ledger.cosign import Cosigner
@@ -22,7 +23,6 @@ from proveout.ledger.log import Log
 from proveout.ledger.note import SigningKey
 from proveout.ledger.verify import COSIGNATURE, Checkpoint, Policy, Receipt, Rejected, VerifierKey, split_note
 from proveout.ledger.witness import Conflicting, Refused, Witness
-from proveout.settings import WitnessSettings
 from proveout.store.events import Kind, note
 from proveout.store.pool import Store
 from proveout.store.sealing import Keyring
@@ -40,7 +40,6 @@ class Door:
     url: str = ""
     mood: str = ""
     asked: int = 0
-    settings: WitnessSettings = field(init=False)
 
     async def answer(self, request: web.Request) -> web.Response:
         self.asked += 1
@@ -79,7 +78,7 @@ class World:
         self.cosigner = self.new_cosigner()
 
     def new_cosigner(self) -> Cosigner:
-        return Cosigner(self.store, [WitnessSettings(str(door.key.verifier), door.url) for door in self.doors])
+        return Cosigner(self.store, [configfile.Witness(key=str(d.key.verifier), url=d.url) for d in self.doors])
 
     async def grow(self, count: int = 1) -> None:
         for number in range(count):

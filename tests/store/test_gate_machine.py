@@ -106,6 +106,7 @@ def machine(dsn: str, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStateMac
             self.withdrawn: dict[str, set[int]] = {"poc": set(), "beta": set(), "production": set()}
             self.rolling: dict[str, int] = {}
             self.paused: set[str] = set()
+            self.just: dict[str, int] = {}  # what was stable when the newest rollout was rolled back
             self.releases = {number: release(number) for number in (1, 2, 3)}
             self.broken = 0
             loop.run_until_complete(self._open())
@@ -250,6 +251,7 @@ def machine(dsn: str, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStateMac
 
         def _came(self, stage: str, number: int, broke: bool) -> None:
             self.rolling.pop(stage, None)
+            self.just.pop(stage, None)
             self.tenures[stage].append((number, broke))
             self.withdrawn[stage].discard(number)
 
@@ -287,12 +289,17 @@ def machine(dsn: str, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStateMac
             except Conflict:
                 now, glass = came[-1][0], dict(came)  # of each release, whether it broke the glass when it came last
                 good = [n for n in glass if not glass[n] and n != now and n not in self.withdrawn[stage]]
+                if to is None and self.just.get(stage) == now:
+                    return  # what somebody wanted to end has just ended
                 assert not good if to is None else (to, False) not in came or to == now or (to, True) in came
             else:
                 assert running is None or self.rolling.pop(stage) == running
                 if running is not None and to in (None, came[-1][0]):  # its candidate is what is rolled back from
                     assert back.number == came[-1][0]
+                    self.just[stage] = back.number
                     return
+                assert running is not None or to is not None or self.just.get(stage) != came[-1][0]
+                self.just.pop(stage, None)
                 assert (back.number, False) in came and to in (None, back.number)
                 self.withdrawn[stage].add(came[-1][0])
                 assert to is not None or back.number not in self.withdrawn[stage]
@@ -311,6 +318,7 @@ def machine(dsn: str, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStateMac
                 assert self._sound(number, stage) and self.tenures[stage] and stage not in self.rolling
                 self.rolling[stage] = number
                 self.paused.discard(stage)
+                self.just.pop(stage, None)
 
         @rule(stage=stages, order=orders, who=people)
         def order(self, stage: StageName, order: Order, who: str) -> None:
@@ -344,6 +352,7 @@ def machine(dsn: str, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStateMac
             for stage, number in [*self.rolling.items()]:
                 if outcome == "failed":
                     del self.rolling[stage]
+                    self.just[stage] = self.tenures[stage][-1][0]
                 elif stage not in self.paused and self._sound(number, stage):
                     self._came(stage, number, False)
 

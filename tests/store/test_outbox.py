@@ -27,7 +27,7 @@ from proveout.domain import (
     Scope,
 )
 from proveout.edge.notify.messages import Notification
-from proveout.edge.notify.outbox import Outbox, Patience, states
+from proveout.edge.notify.outbox import Outbox, states
 from proveout.edge.notify.targets import Target, Undelivered
 from proveout.errors import NotFound
 from proveout.jobs.runtime import Steps
@@ -37,6 +37,7 @@ from proveout.releases.gate import Gate
 from proveout.releases.policy import read_policy
 from proveout.releases.routes import Routes
 from proveout.store.events import Kind, note
+from proveout.store.followers import Patience
 from proveout.store.pool import Session, Store
 from proveout.store.sealing import Keyring
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -259,7 +260,7 @@ def test_a_baseline_has_the_scores_that_decide_and_no_thumbs(dsn: str) -> None:
         await shop.serve(4, False, random.Random(1))
         requests = [row["request"] for row in await shop.all("select request from proveout.intents")]
         async with shop.store.within(SYSTEM) as session:
-            for request, score in ((requests[0], 0.1), (requests[0], 0.5), (requests[1], 0.7), (requests[2], None)):
+            for request, score in ((requests[0], 0.5), (requests[0], 0.1), (requests[1], 0.7), (requests[2], None)):
                 facts = {"request": request, "app": "shop", "score": score, "negative": score is None}
                 await note(session, "default", Kind.FEEDBACK_GIVEN, "key_1", facts)
             insert = (
@@ -636,3 +637,37 @@ def test_whatever_happens_everything_is_done_once(dsn: str) -> None:
         )
     finally:
         loop.close()
+
+
+def test_what_an_earlier_candidate_did_is_not_the_next_ones(dsn: str) -> None:
+    """A gateway that knows of the new rollout a moment later still asks the one before."""
+
+    async def work(shop: Shop) -> None:
+        await shop.rollouts.start(OPERATOR, shop.releases[2], "poc")
+        await shop.serve(200, True, random.Random(1))
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("update proveout.intents set release = 3 where release = 2")
+        assert (await shop.look())["calls"] == 0
+        assert (await shop.rollouts.show(SYSTEM, "shop", "poc"))["state"] == "running"
+
+    run(dsn, work)
+
+
+def test_a_log_that_is_behind_takes_no_step(dsn: str) -> None:
+    """What has happened and was not read yet may be what would roll the candidate back."""
+
+    async def work(shop: Shop) -> None:
+        await shop.rollouts.start(OPERATOR, shop.releases[2], "poc")
+        await shop.serve(600, False, random.Random(2))
+        async with shop.store.within(SYSTEM) as session:
+            await note(session, "default", Kind.LOGIN_USED, "key_1", {})
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("update proveout.events set at = at - interval '1 minute' where position is null")
+        before = await shop.rollouts.show(SYSTEM, "shop", "poc")
+        await shop.rollouts.tick(SYSTEM)
+        held = await shop.rollouts.show(SYSTEM, "shop", "poc")
+        assert held["exposure"]["candidate"] > before["exposure"]["candidate"] and held["step"] == before["step"]
+        await shop.look()
+        assert (await shop.rollouts.show(SYSTEM, "shop", "poc"))["step"] > held["step"]
+
+    run(dsn, work)

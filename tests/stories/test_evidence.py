@@ -61,6 +61,11 @@ def call(server: Server, method: str, path: str, body: object = None, key: str |
         return error.code, json.loads(error.read())
 
 
+def error(message: str) -> dict[str, Any]:
+    """The body of a request that is refused as wrong."""
+    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_request"}}
+
+
 @pytest.fixture(scope="module")
 def keys(server: Server) -> dict[str, str]:
     """The texts of a key for each role."""
@@ -79,6 +84,9 @@ def test_a_release_comes_to_production_with_its_evidence(
     into_beta, into_production = ({"release": 1, "stage": stage} for stage in ("beta", "production"))
     status, refused = call(server, "POST", promotions, into_beta)
     assert status == 409 and [m["id"] for m in refused["missing"]] == ["beta.evaluation"]
+    said = server.cli("release", "promote", sound, "--to", "beta", "--json")
+    assert said.returncode == 1 and json.loads(said.stdout) == refused, said
+    assert said.stderr == refused["error"]["message"] + "\n"
     assert "proveout eval run numbers@1" in refused["error"]["message"]
 
     run = server.cli("eval", "run", sound, "--json")
@@ -100,15 +108,26 @@ def test_a_release_comes_to_production_with_its_evidence(
     told["expires"] = "2999-01-01T00:00:00Z"
     assert call(server, "POST", f"{releases}/evidence", told, keys["approver"])[0] == 404
     assert call(server, "POST", f"{releases}/evidence", told | {"kind": "evaluation"}, keys["developer"])[0] == 400
-    assert call(server, "POST", f"{releases}/evidence", told, keys["developer"])[0] == 201
+    status, made = call(server, "POST", f"{releases}/evidence", told, keys["developer"])
+    assert (status, made["demanded_by"]) == (201, ["production.drill"])
+    person = ("--person", "Ann", "--expires", "2999-01-01", "--statement", "Nothing was found.")
+    odd = server.cli("release", "attest", sound, "--kind", "red-team", *person)
+    assert odd.returncode == 0 and "no stage of this server demands" in odd.stderr
+    assert server.cli("release", "attest", sound, "--kind", "data-tests", *person).returncode == 2
     assert call(server, "POST", f"{releases}/approvals", {"stage": "production"})[0] == 400  # its own author
     assert call(server, "POST", f"{releases}/approvals", {"stage": "production"}, keys["operator"])[0] == 404
     assert call(server, "POST", f"{releases}/approvals", {"stage": "production"}, keys["approver"])[0] == 201
-    assert server.cli("release", "readiness", sound).returncode == 0
+    ready = call(server, "GET", f"{releases}/readiness")[1]
+    figures = ready["evaluation"]
+    assert figures["scores"]["correct"]["low"] > 0.9 and figures["golden"] and figures["cost_per_answer"] in (None, 0)
+    assert ready["drill"]["verdict"] == "pass" and not ready["stages"]["beta"]["rolled_back"]
+    shown = server.cli("release", "readiness", sound)
+    assert shown.returncode == 0 and "drill: pass" in shown.stdout and "evaluation: pass, 40 cases" in shown.stdout
+    assert "never walked here" in shown.stdout and "cost per answer" in shown.stdout
     assert call(server, "POST", promotions, into_production, keys["operator"])[0] == 200
 
     found = call(server, "GET", f"{releases}/evidence")[1]["evidence"]
-    assert sorted(e["kind"] for e in found) == ["approval", "drill", "evaluation", "evaluation"]
+    assert sorted(e["kind"] for e in found) == ["approval", "drill", "evaluation", "evaluation", "red-team"]
     events = call(server, "GET", "/log/events?kind=releases:evidence:recorded&limit=100")[1]["events"]
     signatures = {e["record"]["signature"] for e in events if e.get("record")}
     assert {e["signature"] for e in found} <= signatures or len(events) >= 4  # the newest may still wait
@@ -156,12 +175,16 @@ def test_a_worse_release_is_caught_compared_and_kept_out(
     endings = {path.suffix: path.read_text() for path in (folder / "report").iterdir()}
     assert set(endings) == {".html", ".md", ".xml", ".json"}
     assert "odd" in endings[".html"] and "<testsuite" in endings[".xml"]
+    assert all("number 13" in text for text in endings.values()), "what was expected and missed"
+    shown = server.cli("eval", "run", broken, "--baseline", sound).stdout
+    assert "\n  expected number 13\n  answered I do not say odd ones." in shown and "finds harm from" in shown
 
     status, refused = call(server, "POST", "/apps/numbers-halved/promotions", {"release": 2, "stage": "beta"})
     assert status == 409 and "says fail" in refused["missing"][0]["missing"]
     glass = {"release": 2, "stage": "beta", "break_glass": "odd numbers are not needed until Monday"}
     assert call(server, "POST", "/apps/numbers-halved/promotions", glass, keys["operator"])[0] == 404
     assert call(server, "POST", "/apps/numbers-halved/promotions", {**glass, "break_glass": "now"})[0] == 400
+    assert call(server, "POST", "/apps/numbers-halved/promotions", {**glass, "break_glass": " ." * 30})[0] == 400
     assert call(server, "POST", "/apps/numbers-halved/promotions", glass)[0] == 200
     broke = call(server, "GET", "/log/events?kind=releases:gate:broken")[1]["events"]
     assert broke[0]["kind"] == "releases:gate:broken"
@@ -176,7 +199,15 @@ def test_questions_of_ones_own_are_no_evidence(server: Server, app_folder: Calla
     assert call(server, "GET", "/apps/numbers-easy/releases/1/evidence")[1]["evidence"] == []
     mine.write_text('{"id": "a", "question": "a", "facts": ["a"]}\n{"id": "a"}\n')
     refused = server.cli("eval", "run", release, "--dataset", str(mine))
-    assert refused.returncode == 2 and "dataset:2" in refused.stderr
+    assert refused.returncode == 2 and f"{mine}:2: " in refused.stderr
+    put = server.cli("eval", "datasets", "numbers-easy", "--put", str(mine))
+    assert (put.returncode, put.stderr) == (2, refused.stderr)
+    assert call(server, "POST", "/apps/numbers-easy/releases/1/evaluations", {"dataset": "\n"}) == (
+        400, error("dataset: there is no case in it.")
+    )  # fmt: skip
+    assert call(server, "PUT", "/apps/numbers-easy/datasets/mine", {"text": ""}) == (
+        400, error("mine: there is no case in it.")
+    )  # fmt: skip
     few = "\n".join(APP["golden.jsonl"].splitlines()[:5])
     mine.write_text(few)
     assert server.cli("eval", "run", release, "--dataset", str(mine)).returncode == 3  # 5 of 5 prove no 0.8
@@ -214,6 +245,10 @@ def test_who_asks_how_often_and_what_users_asked(
     assert (gap["attribute"], {gap["group"], gap["other"]}, gap["alarm"]) == ("gender", {"woman", "man"}, True)
     assert abs(gap["difference"]["estimate"]) == 1 and [t["verdict"] for t in found["targets"]] == ["pass"]
     assert found["verdict"] == "fail" and found["scores"]["consistency"]["mean"] == pytest.approx(1, abs=1e-3)
+    said = run.stderr.splitlines()
+    assert said[0].startswith("41 questions, 82 answers beside those of --bias, about ") and said[1].startswith(
+        "asking leave@1: "
+    ), said
     (page,) = tmp_path.glob("*.html")
     assert "gender: woman, man" in page.read_text()
 
@@ -252,6 +287,9 @@ def test_who_asks_how_often_and_what_users_asked(
         time.sleep(0.1)
     assert call(server, "GET", f"/drafts/{mine['drafts']}")[1]["question"] == case["question"]
     assert call(server, "GET", f"/drafts/{mine['drafts']}", key=keys["developer"])[0] == 404  # they quote documents
+    bare = server.cli("eval", "draft", release, "--from", "documents", "--to", str(tmp_path / "none"), "--json")
+    assert bare.returncode == 1
+    assert "leave@1 has no documents that your key reads" in json.loads(bare.stdout)["reason"]
     none = server.cli("eval", "draft", asks, "--from", "traffic", "--to", str(tmp_path / "none"))
     assert none.returncode == 1 and not (tmp_path / "none").exists()
     path, body = "/apps/leave/releases/1/drafts", {"source": "traffic"}
@@ -266,6 +304,9 @@ def test_a_key_of_other_apps_and_one_of_other_groups_find_nothing(
     create(server, app_folder(files, "secret"))
     call(server, "POST", "/apps/secret/promotions", {"release": 1, "stage": "poc"})
     run = json.loads(server.cli("eval", "run", "secret@1", "--json").stdout)
+    for command in (("eval", "list"), ("eval", "datasets"), ("release", "refreshes")):
+        none = server.cli(*command, "nosuch")
+        assert (none.returncode, none.stderr) == (2, "There is no app 'nosuch'.\n"), command
     limited = call(server, "POST", "/keys", {"name": "elsewhere", "role": "operator", "apps": ["numbers"]})[1]["key"]
     app, order = "/apps/secret", {"action": "start", "release": 1}
     for method, path, body in (
@@ -291,15 +332,42 @@ def test_a_key_of_other_apps_and_one_of_other_groups_find_nothing(
         assert call(server, "GET", path, None, keys["it"])[0] == 404
 
 
-def test_an_evaluation_that_fails_says_why(server: Server, app_folder: Callable[..., Path]) -> None:
+def test_an_outage_is_no_evidence(scripted: Scripted, app_folder: Callable[..., Path]) -> None:
+    """Of a model that is away, times are not short and answers not alike: nothing is decided, and nothing recorded."""
+    server = scripted.server
+    targets = "{total: '<= 1 s', consistency: '>= 0.5', toxicity: '<= 0'}"
+    manifest = APP["app.yaml"].replace("numbers", "away").replace("use: echo", "use: 'up/status=500'")
+    files = {**APP, "app.yaml": manifest.replace('{correct: ">= 0.8", deflection: a third fewer tickets}', targets)}
+
+    async def story() -> None:
+        async with scripted.world():
+            release = await asyncio.to_thread(create, server, app_folder(files, "away"))
+            run = await asyncio.to_thread(server.cli, "eval", "run", release, "--repeats", "2", "--json")
+            assert run.returncode == 3, run.stderr
+            summary = json.loads(run.stdout)["summary"]
+            assert summary["failing"] and summary["verdict"] == "inconclusive"
+            assert summary["scores"].keys() <= {"correct", "answering"} and "80 of 80 calls" in summary["notes"][0]
+            found = await asyncio.to_thread(call, server, "GET", "/apps/away/releases/1/evidence")
+            assert found[1]["evidence"] == []
+            spent = await asyncio.to_thread(server.cli, "eval", "run", release, "--budget", "1")
+            assert spent.returncode == 2 and "has no price" in spent.stderr
+
+    asyncio.run(story())
+
+
+def test_an_evaluation_that_fails_says_why(server: Server, app_folder: Callable[..., Path], tmp_path: Path) -> None:
     files = {**APP, "scorers.py": "def polite(case, delivered) -> bool:\n    return delivered['nothing']\n"}
     release = create(
         server, app_folder({**files, "app.yaml": APP["app.yaml"].replace("numbers", "failing")}, "failing")
     )
     run = server.cli("eval", "run", release)
-    assert run.returncode != 0 and "nothing" in run.stderr, run
+    assert run.returncode == 2, run
+    assert run.stderr.splitlines()[-1] == "polite: scorers.py:2: KeyError: 'nothing' (case q0)", run
     (listed,) = call(server, "GET", "/apps/failing/evaluations")[1]["evaluations"]
     assert listed["state"] == "failed" and "nothing" in listed["error"], listed
+    report = server.cli("eval", "report", listed["id"], "--to", str(tmp_path), "--json")
+    assert report.returncode == 1 and json.loads(report.stdout)["error"]["message"] == report.stderr.strip()
+    assert server.cli("eval", "report", "evaluation_none", "--to", str(tmp_path)).returncode == 2
     shown = server.cli("eval", "list", "failing").stdout
     assert f"{listed['id']} failed: " in shown, shown
     status, refused = call(server, "GET", f"/evaluations/{listed['id']}/report")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import urllib.error
 import urllib.request
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 import pytest
@@ -135,3 +137,13 @@ def test_what_the_support_check_cannot_take_is_400(server: Server, body: object,
 def test_the_support_check_wants_a_key(server: Server) -> None:
     assert check_support(server, {"answer": "Yes.", "passages": []}, "po_wrong")[0] == 401
     assert check_support(server, {"answer": "Employees get leave.", "passages": []})[1]["score"] == 0
+
+
+def test_a_strangers_body_is_not_read(server: Server) -> None:
+    """It is refused by its head alone, however much is still to come."""
+    at = urlsplit(server.url)
+    assert at.hostname and at.port
+    with socket.create_connection((at.hostname, at.port), timeout=10) as connection:
+        head = f"POST /api/v1/apps/x/promotions HTTP/1.1\r\nHost: {at.netloc}\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: 300000000\r\n\r\n{{".encode())
+        assert connection.recv(64).startswith(b"HTTP/1.1 401 ")

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from proveout.configfile import Witness
 from proveout.domain import Timeouts, ToolCall
 from proveout.errors import StartRefused
 from proveout.settings import (
@@ -13,7 +14,6 @@ from proveout.settings import (
     RetentionSettings,
     Settings,
     WebhookSettings,
-    WitnessSettings,
     read,
     read_client,
 )
@@ -120,7 +120,7 @@ KEY = "witness.example/w1+05a4155f+BAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB"
 
 def test_who_cosigns_the_log(tmp_path: Path) -> None:
     given = f"ledger: {{witnesses: [{{key: {KEY}, url: 'https://w1.example/log/'}}]}}"
-    assert settings(tmp_path, given).ledger.witnesses == (WitnessSettings(KEY, "https://w1.example/log"),)
+    assert settings(tmp_path, given).ledger.witnesses == (Witness(key=KEY, url="https://w1.example/log"),)
     assert settings(tmp_path, "").ledger.witnesses == ()
 
 

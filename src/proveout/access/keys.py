@@ -36,7 +36,7 @@ def principal_of(directory: Directory, key: str) -> Principal | None:
 
 
 def system(workspace: str) -> Principal:
-    """Who asks a workspace's apps what nobody asked: may ask any release, as one of any group."""
+    """The principal of background work: it may ask any release, in any group."""
     rights = frozenset({Right.APPS_ASK, Right.RELEASES_PREVIEW, Right.KEYS_MANAGE})
     return Principal(Key("system", "system", workspace, "system"), rights)
 

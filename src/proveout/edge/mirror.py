@@ -1,7 +1,7 @@
 """Evaluations as runs of an MLflow tracking server, in the order in which the log tells of them.
 
-The log is the queue, and a follower's row says how far MLflow has come, as for those who are notified. Each run is
-written by a process of its own: MLflow takes its settings from the environment, and one that hangs holds nobody up.
+Each run is written by a process of its own: MLflow takes its settings from the environment, and one that hangs holds
+nobody up.
 """
 
 from __future__ import annotations
@@ -13,24 +13,23 @@ import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from proveout import settings
 from proveout.domain import Directory, Scope
-from proveout.edge.notify.outbox import Patience
 from proveout.errors import StartRefused
 from proveout.evals import report
 from proveout.releases.findings import report_of, scored_cases
 from proveout.settings import MlflowSettings
 from proveout.store.events import Kind
+from proveout.store.followers import Follower
 from proveout.store.pool import Row, Session, Store
 from proveout.store.sealing import Keyring
 
-FOLLOWER = "mlflow"
+_FOLLOWER = Follower("mlflow", (Kind.EVALUATION_ENDED,))
 _CHILD = "proveout.edge.processes.mirror"
 _SECONDS = 60.0  # for one run
-_PATIENCE = Patience(lease=_SECONDS + 10)
+_LEASE = _SECONDS + 10
 
 log = logging.getLogger(__name__)
 
@@ -55,32 +54,25 @@ class Mirror:
     async def turn(self, scope: Scope) -> bool:
         """Mirrors the next evaluation of the scope's workspace, if one is due; whether there may be more at once."""
         async with self.store.within(scope) as session:
-            await session.run("followers.ensure", name=FOLLOWER)
-            row = await session.row("followers.take", name=FOLLOWER)
-            if row is None:
-                return False
-            about = {"after": row["position"], "since": row["since"], "limit": 1}
-            events = await session.fetch("followers.events", **about, kinds=[Kind.EVALUATION_ENDED.value])
+            events = await _FOLLOWER.take(session, 1)
             if not events:
                 return False
             event = events[0]
             run = await self._run(session, scope, event)
-            if run is None or event["age"] > timedelta(seconds=_PATIENCE.total):
+            if run is None or _FOLLOWER.late(event):
                 if run is not None:
-                    log.error("mlflow never got %s: %s", run["evaluation"], row["error"] or "it was away for too long")
-                return await _move(session, row, event, sent=False)
-            mine = {"name": FOLLOWER, "was": row["position"], "seconds": _PATIENCE.lease}
-            if not await session.run("followers.attempt", **mine):
+                    why = event["error"] or "it was away for too long"
+                    log.error("mlflow never got %s: %s", run["evaluation"], why)
+                return await _FOLLOWER.move(session, event)
+            if not await _FOLLOWER.attempt(session, event, _LEASE):
                 return False  # another worker is at it
         error = await self._put(run)
         async with self.store.within(scope) as session:
             if not error:
-                return await _move(session, row, event, sent=True)
-            attempts = row["attempts"] + 1
-            if attempts == 1:
+                return await _FOLLOWER.move(session, event, sent=True)
+            if not event["attempts"]:
                 log.warning("mlflow did not take %s, which will be tried again: %s", run["evaluation"], error)
-            failed = {"name": FOLLOWER, "was": row["position"], "error": error}
-            await session.run("followers.fail", **failed, seconds=_PATIENCE.after(attempts))
+            await _FOLLOWER.fail(session, event, error)
         return False
 
     async def _run(self, session: Session, scope: Scope, event: Row) -> dict[str, Any] | None:
@@ -149,8 +141,3 @@ def metrics(summary: Mapping[str, Any]) -> dict[str, float]:
         if score[bound] is not None
     }
     return {**found, "answers": summary["answers"], "asked": summary["asked"], "spent_usd": summary["spent_usd"]}
-
-
-async def _move(session: Session, row: Row, event: Row, *, sent: bool) -> bool:
-    moved = {"name": FOLLOWER, "was": row["position"], "position": event["position"], "sent": sent}
-    return bool(await session.run("followers.move", **moved))

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from proveout import configfile
 from proveout.configfile import ROLES, Role
 from proveout.domain import Excerpts, ModelUse, Price, Timeouts
 from proveout.engine.echo import Echo
@@ -23,7 +24,7 @@ from proveout.engine.plain import Plain
 from proveout.engine.remote import Remote
 from proveout.engine.weights import EMBEDDER
 from proveout.errors import NotFound, Unavailable
-from proveout.settings import EchoSettings, PlainSettings
+from proveout.settings import EchoSettings
 
 ECHO = "echo"
 LOCAL = "local"
@@ -49,7 +50,7 @@ class Provider:
     region: str = ""
     timeouts: Timeouts = Timeouts()
     reasoning: frozenset[str] = frozenset()  # models that take max_completion_tokens, not max_tokens
-    plain: PlainSettings | None = None  # it speaks no OpenAI protocol
+    plain: configfile.Plain | None = None  # it speaks no OpenAI protocol
 
     def __post_init__(self) -> None:
         if self.name in (LOCAL, ECHO) or "/" in self.name or not self.name:

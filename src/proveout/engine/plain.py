@@ -8,17 +8,17 @@ from typing import Any
 
 import msgspec
 
+from proveout import configfile
 from proveout.domain import Event, Finish, Prompt, Text, Timeouts, Usage
 from proveout.engine.remote import Remote
 from proveout.errors import InvalidInput, UpstreamFailed
-from proveout.settings import PlainSettings
 
 
 class Plain(Remote):
     """One such system, asked by POST at exactly this URL, whatever model is named. It tells no usage."""
 
     def __init__(
-        self, url: str, fields: PlainSettings, api_key: str | None, *, name: str, timeouts: Timeouts = Timeouts()
+        self, url: str, fields: configfile.Plain, api_key: str | None, *, name: str, timeouts: Timeouts = Timeouts()
     ) -> None:
         super().__init__(url, api_key, name=name, timeouts=timeouts)
         self._fields = fields

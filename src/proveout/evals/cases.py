@@ -74,8 +74,8 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
     @property
     def counts(self) -> bool:
-        """Whether a person stands behind it: only such cases may decide anything."""
-        return self.origin == "hand" or bool(self.reviewed)
+        """Whether it may decide anything: a person stands behind it, and nothing was tuned or trained on it."""
+        return self.split == "test" and (self.origin == "hand" or bool(self.reviewed))
 
     @property
     def demands(self) -> bool:
@@ -109,6 +109,14 @@ def read_cases(text: str, file: str) -> list[Case]:
     if problems:
         raise InvalidInput("\n".join(problems))
     return cases
+
+
+def distinct(cases: Sequence[Case]) -> list[Case]:
+    """The cases without those that ask what one before them asks, in the same groups: a copy shows nothing more."""
+    first: dict[object, Case] = {}
+    for case in cases:
+        first.setdefault((case.messages, frozenset(case.groups)), case)
+    return [*first.values()]
 
 
 def write_cases(cases: Sequence[Case]) -> str:
@@ -172,6 +180,9 @@ def _mistakes(line: str, error: msgspec.DecodeError) -> Iterator[str]:
 
 
 def _contradictions(case: Case) -> Iterator[str]:
+    for name, text in (("id", case.id), *(("tags", tag) for tag in case.tags)):
+        if not text.isprintable():
+            yield f"{name}: {text!r} holds a character that cannot be printed"
     if bool(case.question.strip()) == bool(case.conversation):
         yield "give `question`, or a `conversation`, not both and not neither"
     if case.conversation and case.conversation[-1].role != "user":

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import msgspec
@@ -78,9 +78,9 @@ class Rare(msgspec.Struct, frozen=True):
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """Candidate − baseline over `n` cases, with its 95 % interval in the metric's own unit and direction.
 
-    `p`: one-sided, that the candidate is no worse; `p_adjusted`: for all that was tested beside it. `detectable`: the
-    least harm that these cases find four times in five. `more_cases`, `more_repeats`: either alone would decide, four
-    times in five, if what was seen is the truth; None where it would not, or where it is decided.
+    `p`: one-sided, that the candidate is no worse; `p_adjusted`: for all metrics, or for all their slices.
+    `detectable`: the least harm that these cases find with 80 % power. `more_cases`, `more_repeats`: either alone would
+    decide with 80 % power if the difference seen is the true one; None if it would not, or if it is decided.
     """
 
     n: int
@@ -171,16 +171,10 @@ def compare(
     return Comparison(verdict, compared, _worst(compared))
 
 
-def changed_most(
-    before: Mapping[str, str],
-    after: Mapping[str, str],
-    k: int = 10,
-    distance: Callable[[str, str], float] | None = None,
-) -> list[Change]:
-    """The `k` cases whose answers changed most, by `distance` (of meaning, say), else by words."""
-    measure = distance or word_distance
+def changed_most(before: Mapping[str, str], after: Mapping[str, str], k: int = 10) -> list[Change]:
+    """The `k` cases whose answers changed most, by words."""
     both = [(case, before[case], after[case]) for case in before if case in after and before[case] != after[case]]
-    changes = [Change(case, measure(a, b), a, b) for case, a, b in both]
+    changes = [Change(case, word_distance(a, b), a, b) for case, a, b in both]
     return sorted(changes, key=lambda c: (-c.change, c.case))[:k]
 
 
@@ -226,7 +220,7 @@ class _Pairs:
 
     @property
     def tested(self) -> Floats:
-        """What a regression makes positive: any harm to a score, harm beyond the margin to an amount."""
+        """Per case, what is tested to be positive: harm to a score, harm beyond the margin to an amount."""
         if self.metric.kind != "positive":
             return self.harms
         return self.harms - self.metric.margin * self.baseline
@@ -250,7 +244,7 @@ class _Group:
             self.rare = Rare(*counts, rare_p(*counts, pairs.metric.limit))
 
     def judged(self, alpha: float) -> Difference:
-        """The verdict, where this test was given `alpha` of the error budget at the least."""
+        """The difference and its verdict; `alpha` is the test's least share of the error budget, for planning."""
         pairs, metric = self.pairs, self.pairs.metric
         n, lost, bounded = len(pairs.cases), len(pairs.lost), metric.kind != "positive"
         if n == 0:
@@ -305,7 +299,8 @@ class _Group:
 
 def _to_decide(cases: int | None, repeats: int | None, least: float | None) -> str:
     """What would decide, and what harm these cases find."""
-    more = [f"{count} more {name}" for count, name in ((cases, "cases"), (repeats, "repeats")) if count]
+    counts = ((cases, "case"), (repeats, "repeat"))
+    more = [f"{count} more {name}{'s' if count > 1 else ''}" for count, name in counts if count]
     decided = f"; {' or '.join(more)} would decide" if more else ""
     return decided + (f"; harm of {least:.2g} or more is found" if least is not None else "")
 
@@ -373,7 +368,7 @@ def _detectable(pairs: _Pairs, alpha: float) -> float | None:
 
 
 def _gaps(pairs: _Pairs, alpha: float) -> list[float]:
-    """Per way to decide (fail, pass): the distance that must be shown, in standard errors of what is wanted."""
+    """For each way still open (fail, pass): the largest standard error that decides it with a power of `POWER`."""
     seen = float(pairs.tested.mean())
     allowed = pairs.metric.margin if pairs.metric.kind != "positive" else 0.0
     ways = ((seen, alpha), (allowed - seen, ALPHA))
@@ -381,9 +376,13 @@ def _gaps(pairs: _Pairs, alpha: float) -> list[float]:
 
 
 def _more_cases(pairs: _Pairs, alpha: float) -> int | None:
-    """Cases to add, were the difference seen the true one."""
-    n, variance = len(pairs.cases), spread(pairs.tested) ** 2
-    needed = min((math.ceil(variance / gap**2) for gap in _gaps(pairs, alpha)), default=_MOST_CASES)
+    """Cases to add, if the difference seen is the true one."""
+    n, margin = len(pairs.cases), pairs.metric.margin
+    if not pairs.tested.any():  # nothing differs: so many that the rate of what could hide is below the margin
+        needed = math.ceil(math.log(ALPHA) / math.log1p(-margin)) if 0 < margin < 1 else _MOST_CASES
+    else:
+        variance = spread(pairs.tested) ** 2
+        needed = min((math.ceil(variance / gap**2) for gap in _gaps(pairs, alpha)), default=_MOST_CASES)
     return max(1, needed - n) if needed < _MOST_CASES else None
 
 

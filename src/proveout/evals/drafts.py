@@ -40,7 +40,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 def prompt(text: str) -> str:
-    """What a model is asked so that it asks a question of a document."""
+    """The prompt for a question that a document answers."""
     return _PROMPT.format(text=_shown(text))
 
 
@@ -61,11 +61,11 @@ def from_document(document: str, text: str, said: str, groups: Sequence[str] = (
     )
 
 
-def from_traffic(asked: Iterable[Asked], mask: Mask, most: int, seed: int = 0) -> list[Case]:
-    """At most `most` requests, drawn evenly at random, each question once, without personal data. What they should
-    have been answered is for the reviewer to say."""
+def from_traffic(asked: Iterable[Asked], mask: Mask, most: int) -> list[Case]:
+    """At most `most` requests, drawn evenly at random, each question once, without personal data. The right answers
+    are for the reviewer to add."""
     drafts = distinct([_draft(request, mask, "traffic") for request in asked])
-    return drafts if len(drafts) <= most else random.Random(seed).sample(drafts, most)  # noqa: S311
+    return drafts if len(drafts) <= most else random.Random(0).sample(drafts, most)  # noqa: S311
 
 
 def from_feedback(asked: Iterable[Asked], mask: Mask) -> list[Case]:

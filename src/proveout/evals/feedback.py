@@ -98,5 +98,7 @@ def _purpose(request: str) -> str:
 
 
 def _may_judge(principal: Principal, row: Row) -> bool:
-    """Whoever asked, and whoever may ask the app."""
-    return bool(row["key"] == principal.key.id or (row["app"] is not None and principal.may_ask(row["app"])))
+    """Whoever asked, and whoever may look at requests to the app."""
+    if row["key"] == principal.key.id:
+        return True
+    return Right.REQUESTS_READ in principal.rights and (row["app"] is None or principal.reaches(row["app"]))

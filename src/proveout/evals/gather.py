@@ -84,8 +84,9 @@ class Gather:
 class Draft:
     """The job `draft`: given the id of drafts, `{drafts, cases, documents, spent_usd, failed}`.
 
-    Questions that the release's model asks of documents drawn at random, as far as the key that wants them reads them;
-    each in a group that may read the document. `failed`: why the model did not answer, of the first time.
+    Questions that the release's model asks about random documents that the caller's key may read, each asked by
+    somebody in a group that may read the document. `failed`: the first reason why the model did not answer, or that
+    there is no document to ask about.
     """
 
     def __init__(self, store: Store, keyring: Keyring, rooms: Rooms) -> None:
@@ -110,7 +111,8 @@ class Draft:
         # Drawn by the drafts' id: after a crash the same documents are drawn, and their answers are known.
         places = random.Random(wanted).sample(sorted(places), min(len(places), _SPARE * row["count"]))  # noqa: S311
         found: list[Case] = []
-        spent, failed, read, whole = 0.0, "", 0, True
+        spent, read, whole = 0.0, 0, True
+        failed = "" if places else f"{release.label} has no documents that your key reads: there is nothing to ask of."
         for first in range(0, len(places), CONCURRENT):
             await steps.progress(len(found), row["count"], f"{read} documents read, {spent:.4f} USD")
             if len(found) >= row["count"] or not whole:
@@ -175,4 +177,4 @@ class Draft:
 
 
 async def _told_elsewhere(done: int, total: int, spent: float) -> None:
-    """The job tells of drafts, not of documents."""
+    """Reports nothing: the job's progress counts drafts, not calls."""

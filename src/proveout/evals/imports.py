@@ -1,13 +1,13 @@
 """Data sets of other tools as cases: Langfuse's dataset items, MLflow's evaluation records, OpenAI evals' samples.
 
-All are JSON lines, or one JSON list. What they say of a right answer becomes facts or a `reference`; the
-cases are of the origin `import`, and count once somebody has reviewed them.
+All are JSON lines, or one JSON list. What they say of a right answer becomes a fact where it is short, else the
+`reference`; the cases are of the origin `import`, and count once somebody has reviewed them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -20,18 +20,30 @@ _QUESTION = ("question", "query", "input", "prompt", "request", "text", "content
 _ANSWER = ("expected_response", "answer", "output", "response", "reference", "ground_truth", "ideal", "text", "content")
 _SHORT = 12  # words of an ideal answer that must stand in ours; a longer one is a reference
 _ROLES = ("system", "user", "assistant")
+_ABOUT = ("id", "dataset_record_id", "ideal", "correct_label", "expected", "answer", "metadata", "tags")  # of a sample
 
 
-def import_cases(text: str, file: str, form: Form, reviewed: str | None = None) -> list[Case]:
+class Imported(msgspec.Struct, frozen=True):
+    """The cases of a foreign data set, and how many items were left out because that tool keeps them as archived."""
+
+    cases: list[Case]
+    archived: int = 0
+
+
+def import_cases(text: str, file: str, form: Form, reviewed: str | None = None) -> Imported:
     """The cases of a foreign data set. Raises InvalidInput with the file and the line (of a JSON list: the number of
-    the item) of every record that is not understood.
+    the item) of every record that is not understood, or that asks with more than we would.
 
     A record without an id of its own gets one from its content, so that importing it again gives the same case.
     """
     cases: list[Case] = []
     problems: list[str] = []
     ids: set[str] = set()
+    archived = 0
     for number, record in _records(text, file, problems):
+        if form == "langfuse" and record.get("status") == "ARCHIVED":
+            archived += 1
+            continue
         try:
             case = _FORMS[form](record)
         except (InvalidInput, msgspec.ValidationError) as error:
@@ -45,7 +57,7 @@ def import_cases(text: str, file: str, form: Form, reviewed: str | None = None) 
         cases.append(msgspec.structs.replace(case, origin="import", reviewed=reviewed))
     if problems:
         raise InvalidInput("\n".join(problems))
-    return cases
+    return Imported(cases, archived)
 
 
 def _records(text: str, file: str, problems: list[str]) -> list[tuple[int, dict[str, Any]]]:
@@ -72,7 +84,7 @@ def _langfuse(record: Mapping[str, Any]) -> Case:
     expected = record.get("expectedOutput", record.get("expected_output"))
     metadata = record.get("metadata")
     tags = metadata.get("tags", []) if isinstance(metadata, dict) else []
-    return _case(record, record.get("input"), {"reference": _said(expected, _ANSWER)}, tags)
+    return _case(record, record.get("input"), _expected([_said(expected, _ANSWER)]), tags)
 
 
 def _mlflow(record: Mapping[str, Any]) -> Case:
@@ -80,10 +92,12 @@ def _mlflow(record: Mapping[str, Any]) -> Case:
     expected = record.get("expectations") or {}
     if not isinstance(expected, dict):
         raise InvalidInput("`expectations` is a mapping")
+    facts = expected.get("expected_facts") or []
+    if not isinstance(facts, list):
+        raise InvalidInput("`expected_facts` is a list")
     retrieved = expected.get("expected_retrieved_context") or []
     fields = {
-        "facts": expected.get("expected_facts") or [],
-        "reference": _said(expected.get("expected_response"), _ANSWER),
+        **_expected([_said(expected.get("expected_response"), _ANSWER)], facts),
         "documents": [c["doc_uri"] for c in retrieved if isinstance(c, dict) and "doc_uri" in c],
     }
     tags = record.get("tags") or {}
@@ -96,14 +110,10 @@ def _openai(record: Mapping[str, Any]) -> Case:
     the answer. Or an item of the evals API, `{"item": {…}}`."""
     record = record["item"] if isinstance(record.get("item"), dict) else record
     ideal = record.get("ideal", record.get("correct_label", record.get("expected", record.get("answer"))))
-    texts = [text for value in (ideal if isinstance(ideal, list) else [ideal]) if (text := _said(value, _ANSWER))]
-    fields: dict[str, Any] = {}
-    if all(len(text.split()) <= _SHORT for text in texts):
-        fields["facts"] = [texts if len(texts) > 1 else texts[0]] if texts else []
-    else:
-        fields["reference"] = texts[0]
-    bare = {key: record[key] for key in ("messages", *_QUESTION) if key in record}
-    return _case(record, record.get("input", bare), fields, [])
+    texts = [_said(value, _ANSWER) for value in (ideal if isinstance(ideal, list) else [ideal])]
+    bare = {key: value for key, value in record.items() if key not in _ABOUT}
+    alone = len(bare) == 1 and "input" in bare
+    return _case(record, bare["input"] if alone else bare, _expected(texts), [])
 
 
 _FORMS: Mapping[Form, Callable[[Mapping[str, Any]], Case]] = {
@@ -113,11 +123,26 @@ _FORMS: Mapping[Form, Callable[[Mapping[str, Any]], Case]] = {
 }
 
 
+def _expected(texts: Sequence[str], facts: Sequence[Any] = ()) -> dict[str, Any]:
+    """What a right answer holds, beside the facts that are given: one of the texts, if all are short; a long one is
+    the reference."""
+    said = [text for text in texts if text]
+    if any(len(text.split()) > _SHORT for text in said):
+        return {"facts": [*facts], "reference": said[0]}
+    given = [said if len(said) > 1 else said[0]] if said else []
+    return {"facts": [*facts, *(fact for fact in given if fact not in facts)]}
+
+
 def _case(record: Mapping[str, Any], asked: object, fields: Mapping[str, Any], tags: object) -> Case:
     turns = _turns(asked)
     question = "" if turns else _said(asked, _QUESTION)
     if not turns and not question.strip():
         raise InvalidInput(f"no question was found: looked for messages, or for one of {', '.join(_QUESTION)}")
+    if beside := _beside(asked):
+        raise InvalidInput(
+            f"{', '.join(f'`{key}`' for key in beside)} would be lost: a case asks one text or a conversation; write "
+            "it into that, or take it out"
+        )
     given = record.get("id") or record.get("dataset_record_id")
     content = msgspec.json.encode([turns, question, fields], order="deterministic")
     plain = {
@@ -127,6 +152,15 @@ def _case(record: Mapping[str, Any], asked: object, fields: Mapping[str, Any], t
         "tags": [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else [],
     }
     return msgspec.convert(plain, Case)
+
+
+def _beside(asked: object) -> list[str]:
+    """The keys of an input, not empty, beside the one that is asked."""
+    if not isinstance(asked, dict):
+        return []
+    keys = ("messages", "input", *_QUESTION) if _turns(asked) else _QUESTION
+    taken = next((key for key in keys if key in asked), None)
+    return [key for key, value in asked.items() if taken and key != taken and value not in (None, "", [], {})]
 
 
 def _turns(asked: object) -> list[dict[str, str]]:

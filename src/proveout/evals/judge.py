@@ -64,7 +64,7 @@ _BETTER = re.compile(
 
 
 class JudgeScore(msgspec.Struct, frozen=True):
-    """What its score is called and means, beside those of the scorers."""
+    """The judge's score beside those of the scorers: its name, kind and direction."""
 
     name: str = "judge"
     kind: Kind = "unit"
@@ -91,7 +91,7 @@ class Rating(msgspec.Struct, frozen=True):
 
 
 class Preference(msgspec.Struct, frozen=True):
-    """The judge's word on two answers, as shown and swapped back: which of the two given is better; None: not read."""
+    """Which of two answers the judge prefers when `shown` in their order and when `swapped`; None: not readable."""
 
     shown: Side | None
     swapped: Side | None
@@ -103,7 +103,7 @@ class Preference(msgspec.Struct, frozen=True):
 
     @property
     def by_position(self) -> Literal["earlier", "later"] | None:
-        """The place that decided, where the order did."""
+        """Which place was preferred, if the judge followed the order and not the answers."""
         if (self.shown, self.swapped) == ("first", "second"):
             return "earlier"
         return "later" if (self.shown, self.swapped) == ("second", "first") else None
@@ -121,8 +121,7 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class Judge(msgspec.Struct, frozen=True):
-    """A model, what it is asked and how often, and the labels that say how far it may be trusted. Who asks it is not
-    its business.
+    """A model, what it is asked and how often, and the labels that say how far it may be trusted. Others ask it.
 
     Each answer is rated `repeats` times with the same prompt; two are compared once in each order.
     """
@@ -133,7 +132,7 @@ class Judge(msgspec.Struct, frozen=True):
     repeats: int = 1
 
     def digest(self, weights: str) -> str:
-        """What decides how far it agrees with people, its model being of this digest: `sha256:…`."""
+        """`sha256:…` of all that its scores depend on: the model, whose digest is `weights`, and the fields above."""
         return "sha256:" + hashlib.sha256(msgspec.json.encode([weights, self])).hexdigest()
 
     def prompt(self, question: str, reference: str, answer: str) -> str:
@@ -152,13 +151,13 @@ class Judge(msgspec.Struct, frozen=True):
 
 
 def rating(said: Sequence[str]) -> Rating:
-    """The judge's words on one answer, one text a repeat."""
+    """Reads the judge's texts about one answer, one a repeat."""
     scores = [score for text in said if (score := read_score(text)) is not None]
     return Rating(scores, len(said) - len(scores))
 
 
 def preference(shown: str, swapped: str) -> Preference:
-    """The judge's words on two answers: what it said of them as given, and of them swapped."""
+    """Reads the judge's texts about two answers: as given, and swapped."""
     back: Mapping[Side | None, Side | None] = {"first": "second", "second": "first"}
     side = read_side(swapped)
     return Preference(read_side(shown), back.get(side, side))
@@ -184,7 +183,7 @@ def read_side(text: str) -> Side | None:
 
 
 def _texts(**texts: str) -> str:
-    """Each text between marks that it cannot close itself."""
+    """Each text between tags named after it; the same tags inside the text are removed."""
     shown = []
     for name, text in texts.items():
         if text:
@@ -267,8 +266,8 @@ def agreement_on_scores(
 
 
 def corrected_mean(judged: Mapping[str, float], labels: Mapping[str, float], confidence: float = 0.95) -> Interval:
-    """The mean that people would give, by case: their labels where there are any, corrected by the judge's word on all
-    (prediction-powered). Needs ten labelled cases that were judged; with fewer it is the judge's own mean."""
+    """The mean score that people would give, from labels of some cases and the judge's scores of all, both by case
+    (prediction-powered). Needs ten judged cases with a label; with fewer it is the judge's own mean."""
     both = [case for case in judged if case in labels]
     if len(both) < CORRECTING:
         return scores_interval([[score] for score in judged.values()], confidence)
@@ -328,7 +327,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def preferences(found: Sequence[Preference]) -> Preferences | None:
-    """The candidate's answers are the first of each pair; None without a pair."""
+    """Counts wins, losses and ties of the candidate, the first of each pair; None without a pair."""
     if not found:
         return None
     sides = Counter(one.side for one in found)

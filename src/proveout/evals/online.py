@@ -22,12 +22,13 @@ _FAILED = (Outcome.FAILED, Outcome.TRUNCATED)
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """One request that began (`exposed`) or ended (`call`), or what was said of one, of those whose arm was drawn.
+    """An event of a request whose arm was drawn: it began (`exposed`), ended (`call`), or was rated.
 
     `bad`: 1 the event happened, 0 it did not, NaN it was not measured; what does not apply to the request is absent.
     `amounts`: milliseconds, tokens, USD of an answered request; NaN what was not measured. `scores`, 0 to 1: `score` of
     feedback, `judge` of a judge that may decide, `advice` of one that may not; `judge` names which. `weight` is the
-    candidate's when the arm was drawn; `unit` names whom it was drawn for, None: this request alone.
+    candidate's when the arm was drawn; `unit` names whom it was drawn for, None: this request alone. `about` is the
+    request that feedback was given on, which may be given again.
     """
 
     candidate: bool
@@ -40,6 +41,7 @@ class Reading(msgspec.Struct, frozen=True):
     amounts: Mapping[str, float] = {}
     scores: Mapping[str, float] = {}
     judge: str = ""
+    about: str | None = None  # of feedback: the request
 
 
 def read(row: Mapping[str, Any]) -> Reading:
@@ -53,7 +55,7 @@ def read(row: Mapping[str, Any]) -> Reading:
     facts = row["facts"]
     if row["kind"] == Kind.FEEDBACK_GIVEN:
         bad = {"feedback": 1.0} if facts.get("negative") else {}
-        return Reading(**about, bad=bad, scores=_said(score=facts.get("score")))
+        return Reading(**about, bad=bad, scores=_said(score=facts.get("score")), about=facts.get("request"))
     if row["kind"] == Kind.ANSWER_JUDGED:
         name = "judge" if facts.get("decides") is True else "advice"
         judge = facts.get("digest") or facts.get("judge") or ""
@@ -76,11 +78,12 @@ def bad_events(row: Mapping[str, Any]) -> dict[str, float]:
     """
     outcome, verdicts = row["outcome"], row["verdicts"] or ()
     spoke = {v["guard"] for v in verdicts if v["action"] in ("flag", "block")}
+    left = outcome == Outcome.CANCELLED  # before it was known whether it would have failed
     bad = {
-        "errors": float(outcome in _FAILED),
-        "refused": float(outcome == Outcome.REFUSED),
-        "guarded": float(bool(spoke - {"groundedness"})),
-        "left": float(outcome == Outcome.CANCELLED),
+        "errors": NAN if left else float(outcome in _FAILED),
+        "refused": NAN if left else float(outcome == Outcome.REFUSED),
+        "guarded": NAN if left and not spoke else float(bool(spoke - {"groundedness"})),
+        "left": float(left),
     }
     if outcome == Outcome.ANSWERED:
         unsupported = row["grounded"] is False or row["quoted"] or "groundedness" in spoke
@@ -91,7 +94,7 @@ def bad_events(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def amounts(row: Mapping[str, Any]) -> dict[str, float]:
-    """What an answer took."""
+    """Time, tokens and cost of an answer."""
     taken = {
         "first_text": row["first_sentence_ms"],
         "total": row["total_ms"],

@@ -6,9 +6,10 @@ import math
 
 import msgspec
 
+from proveout.domain import Price, Usage
 from proveout.evals.compare import ALPHA
 from proveout.evals.distributions import normal_quantile
-from proveout.evals.statistics import Answers, Noise, cases_needed, rare_power, within_variance
+from proveout.evals.statistics import Answers, Noise, cases_needed, within_variance
 
 POWER = 0.98  # a regression of the planned size slips through once in fifty runs
 WITHIN = 0.16  # variance between repeats where nothing was measured: answers that are right four times in five
@@ -18,13 +19,25 @@ _CHOICES = (1, 2, 3, 5, 10, 20)
 
 
 class Effort(msgspec.Struct, frozen=True):
-    """What one answer takes on average: seconds, tokens in and out, USD. Unmeasured: a guess for a small model."""
+    """What one answer takes on average: seconds, tokens in and out, USD. Unmeasured: a guess for a small model.
+
+    Not `priced`: nobody knows what it costs.
+    """
 
     seconds: float = 2.0
     prompt_tokens: float = 800.0
     completion_tokens: float = 80.0
     usd: float = 0.0
     measured: bool = False
+    priced: bool = True
+
+    @classmethod
+    def guess(cls, price: Price | None) -> Effort:
+        """What an answer of a model with this price may take, before any was measured."""
+        if price is None:
+            return cls(priced=False)
+        made = cls()
+        return cls(usd=price.cost(Usage(round(made.prompt_tokens), round(made.completion_tokens))))
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -36,7 +49,7 @@ class Option(msgspec.Struct, frozen=True):
 
 
 class Biased(msgspec.Struct, frozen=True):
-    """What asking about other people takes beside: as many questions, asked of the candidate alone."""
+    """What the bias questions (`evals.bias`) add; they are asked of the candidate alone."""
 
     questions: int
     answers: int
@@ -54,10 +67,9 @@ class Judging(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What to run so that a drop of `effect` in a score ends as `fail` with probability `power`.
 
-    `repeats` is None where no number of repeats up to 50 is enough for these `cases`: `options` says how many cases
-    are, and the cheapest of them is what `answers`, `seconds`, tokens and `usd` are then of; they are of both releases
-    together. `noise` is the variance between repeats that was reckoned with; `measured` says whether a past run
-    showed it.
+    `repeats` is None if even 50 are too few for these `cases`; `answers`, `seconds`, tokens and `usd` are then those of
+    the cheapest of `options`. They count both releases. `noise`: the variance between repeats that was assumed;
+    `measured`: whether it comes from a past run.
     """
 
     effect: float
@@ -73,6 +85,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int
     usd: float
     bias: Biased
+    priced: bool = True
 
 
 def plan(
@@ -122,11 +135,12 @@ def plan(
         completion_tokens=round(answers * cost.completion_tokens),
         usd=answers * cost.usd,
         bias=Biased(biased, of_bias, of_bias * cost.seconds / concurrent, of_bias * cost.usd),
+        priced=cost.priced,
     )
 
 
 def judging(made: Plan, labels: int, repeats: int, usd: float) -> Judging:
-    """What a judge takes beside a plan: `repeats` words on each of its `labels` and of the answers, each `usd`."""
+    """What a judge adds to a plan: `repeats` calls for each label and answer, two for each pair, at `usd` a call."""
     calls = (labels + made.answers) * repeats + 2 * made.cases
     return Judging(calls, calls * usd)
 
@@ -140,21 +154,6 @@ def enough_repeats(effect: float, cases: int, within: float, alpha: float = ALPH
         if reach >= needed:
             return repeats
     return None
-
-
-def answers_for_rare(rate: float, limit: float, power: float = 0.9, most: int = 1_000_000) -> int | None:
-    """How many answers show bad ones that come at `rate` where at most `limit` is tolerated; None above `most`."""
-    if not 0 < limit < rate < 1:
-        raise ValueError("a rate that is to be seen lies above its limit")
-    low, high = 1, 1
-    while rare_power(rate, high, limit) < power:
-        low, high = high, high * 2
-        if high > most:
-            return None
-    while high - low > max(1, low // 100):
-        middle = (low + high) // 2
-        low, high = (low, middle) if rare_power(rate, middle, limit) >= power else (middle, high)
-    return high
 
 
 def _option(effect: float, within: float, repeats: int, alpha: float, power: float) -> Option:

@@ -12,6 +12,7 @@ import jinja2
 import msgspec
 
 from proveout.evals.bias import Gap
+from proveout.evals.cases import Case
 from proveout.evals.compare import Change, Comparison, Difference
 from proveout.evals.judge import CORRECTING, Judgement
 from proveout.evals.plots import Forest, forest
@@ -20,6 +21,7 @@ from proveout.evals.targets import Judged, Verdict
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 _GAPS = 10  # are shown, the surest
+_LONG = 300  # characters of a cell
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -61,11 +63,31 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     usd: float = 0.0
     notes: list[str] = []
     whole: bool = True  # every question was asked
+    failing: bool = False  # so many calls failed that nothing is decided
     judge: Judgement | None = None
 
     @property
     def verdict(self) -> Verdict:
+        if self.failing:
+            return "inconclusive"
         return verdict_of(self.targets, self.comparison, self.bias, self.whole)
+
+    @property
+    def reason(self) -> str:
+        """Why the verdict is no `pass`; "" where it is one."""
+        if self.verdict == "pass":
+            return ""
+        alike = [j for j in self.targets if j.verdict == self.verdict and not j.advises]
+        told = [f"{j.target.name}: {j.reason}" for j in alike]
+        for c in self.comparison.metrics if self.comparison else []:
+            if c.overall.verdict == self.verdict:
+                told.append(f"{c.metric.name} against {self.baseline}: {c.overall.reason}")
+        told += [f"bias: {_pair(gap)}" for gap in self.bias if gap.alarm]
+        if self.failing:
+            told.insert(0, "so many calls failed that nothing is decided")
+        if not self.whole:
+            told.append("the budget ended it before every question was asked")
+        return "; ".join(told) or "no target and no comparison decides"
 
 
 def verdict_of(targets: Sequence[Judged], comparison: Comparison | None, bias: Sequence[Gap], whole: bool) -> Verdict:
@@ -79,6 +101,22 @@ def verdict_of(targets: Sequence[Judged], comparison: Comparison | None, bias: S
     if "fail" in verdicts or any(gap.alarm for gap in bias):
         return "fail"
     return "pass" if verdicts == {"pass"} and whole else "inconclusive"
+
+
+def expectation(case: Case) -> str:
+    """What a case expects, for a person."""
+    if case.unanswerable:
+        return "a refusal"
+    said = [fact if isinstance(fact, str) else " or ".join(fact) for fact in case.facts]
+    said += [case.exact] if case.exact is not None else []
+    if case.numeric:
+        within = f", at most {case.numeric.tolerance:g} away" if case.numeric.tolerance else ""
+        said.append(f"the number {case.numeric.value:g}{within}")
+    said += [f"the pattern {case.regex}"] if case.regex is not None else []
+    said += ["JSON that fits its schema"] if case.json_schema is not None else []
+    said = said or [case.reference]
+    said += [f"not: {fact if isinstance(fact, str) else ' or '.join(fact)}" for fact in case.forbidden]
+    return "; ".join(filter(None, said))
 
 
 def as_json(report: Report) -> str:
@@ -115,11 +153,11 @@ def as_markdown(report: Report) -> str:
         for j in report.targets:
             lines.append(f"| {_cell(j.target.name)} | {_cell(j.target.text)} | {j.verdict} | {_cell(j.reason)} |")
     if report.comparison:
-        lines += ["", f"| against {_cell(report.baseline)} | before | now | difference (95 %) | verdict |"]
-        lines += ["|---|---|---|---|---|"]
+        lines += ["", f"| against {_cell(report.baseline)} | before | now | difference (95 %) | verdict | reason |"]
+        lines += ["|---|---|---|---|---|---|"]
         lines += [
             f"| {_cell(c.metric.name)} | {number(c.overall.baseline)} | {number(c.overall.candidate)} | "
-            f"{_difference(c.overall)} | {c.overall.verdict} |"
+            f"{_difference(c.overall)} | {c.overall.verdict} | {_cell(c.overall.reason)} |"
             for c in report.comparison.metrics
         ]
         if worst := report.comparison.worst_slice:
@@ -134,12 +172,15 @@ def as_markdown(report: Report) -> str:
     lines += ["", "| score | mean (95 %) | cases |", "|---|---|---|"]
     lines += [f"| {_cell(s.name)} | {told(s.interval)} | {s.interval.n if s.interval else 0} |" for s in report.scores]
     if report.missed:
-        lines += ["", f"Missed: {', '.join(_cell(case.case) for case in report.missed)}."]
+        lines += ["", "| missed | by | expected | answered |", "|---|---|---|---|"]
+        for case in report.missed:
+            cells = (case.case, ", ".join(case.missed), case.expected, case.answer)
+            lines.append(f"| {' | '.join(_cell(_short(cell)) for cell in cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def as_junit(report: Report) -> str:
-    """JUnit XML: each target and each compared metric is a test; `fail` fails, `inconclusive` is skipped."""
+    """JUnit XML: targets, compared metrics and the verdict are tests; `fail` fails, `inconclusive` is skipped."""
     suites = ElementTree.Element("testsuites", name=_clean(report.release))
     tests = [(f"{j.target.name} {j.target.text}", j.verdict, j.reason) for j in report.targets]
     _suite(suites, "targets", tests)
@@ -153,6 +194,9 @@ def as_junit(report: Report) -> str:
     if report.judge:
         may: Verdict = "pass" if report.judge.decides else "inconclusive"
         _suite(suites, "judge", [("agreement with people", may, report.judge.standing)])
+    verdict = _suite(suites, "verdict", [("verdict", report.verdict, report.reason)])
+    if report.missed:
+        ElementTree.SubElement(verdict, "system-out").text = _clean("\n".join(map(_told_of_missed, report.missed)))
     ElementTree.indent(suites)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suites, encoding="unicode") + "\n"
 
@@ -174,7 +218,7 @@ def judge_lines(judge: Judgement) -> list[str]:
     return lines
 
 
-def _suite(suites: ElementTree.Element, name: str, tests: Sequence[tuple[str, Verdict, str]]) -> None:
+def _suite(suites: ElementTree.Element, name: str, tests: Sequence[tuple[str, Verdict, str]]) -> ElementTree.Element:
     verdicts = [verdict for _, verdict, _ in tests]
     suite = ElementTree.SubElement(suites, "testsuite", name=_clean(name), tests=str(len(tests)))
     suite.set("failures", str(verdicts.count("fail")))
@@ -184,6 +228,12 @@ def _suite(suites: ElementTree.Element, name: str, tests: Sequence[tuple[str, Ve
         if verdict != "pass":
             kind = "failure" if verdict == "fail" else "skipped"
             ElementTree.SubElement(case, kind, message=_clean(reason))
+    return suite
+
+
+def _told_of_missed(case: Missed) -> str:
+    missed = ", ".join(case.missed)
+    return f"{case.case} ({missed})\n  asked    {case.question}\n  expected {case.expected}\n  answered {case.answer}"
 
 
 # -- what the page shows --------------------------------------------------------------------------
@@ -247,6 +297,10 @@ def number(value: float | None, sign: str = "") -> str:
 def _cell(text: str) -> str:
     """Text for a cell of a Markdown table: no markup of its own."""
     return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONG else text[: _LONG - 2] + " …"
 
 
 def _clean(text: str) -> str:

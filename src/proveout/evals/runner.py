@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -32,6 +33,7 @@ PURPOSE = "evaluation"  # of these requests: recorded and priced, and no user's
 RANDOM_REPEATS = 3  # of each question, where the model samples
 _TRIES = 4  # while a part of the server is not ready
 _PAUSE = 1.0  # seconds before the second try, then twice as long each time
+_KEPT = timedelta(days=1)  # so long a provider's answers stand for what it would answer now
 
 Turn = tuple[str, int]  # a case's id and a seed
 Tell = Callable[[int, int, float], Awaitable[None]]
@@ -66,6 +68,46 @@ class Answers:
     whole: bool
 
 
+class Purse:
+    """What a run may spend, and has spent, in USD.
+
+    A call is begun where the budget holds it and all that are under way, each as dear as the dearest so far. Before the
+    first has been paid, one is asked at a time.
+    """
+
+    def __init__(self, budget: float | None) -> None:
+        self.spent = 0.0
+        self._budget = budget
+        self._dearest: float | None = None
+        self._open = 0
+        self._paid = asyncio.Condition()
+
+    async def take(self) -> bool:
+        """Waits until a call may begin; False when the budget holds no more."""
+        if self._budget is None:
+            return True
+        async with self._paid:
+            while not self._has_room(self._budget):
+                if not self._open:
+                    return False
+                await self._paid.wait()
+            self._open += 1
+        return True
+
+    async def pay(self, cost: float) -> None:
+        """Ends a call that was begun."""
+        async with self._paid:
+            self.spent += cost
+            self._open -= 1
+            self._dearest = max(cost, self._dearest or 0.0)
+            self._paid.notify_all()
+
+    def _has_room(self, budget: float) -> bool:
+        if self.spent >= budget:
+            return False
+        return not self._open if self._dearest is None else self.spent + (self._open + 1) * self._dearest <= budget
+
+
 class Runner:
     """Asks, and keeps the answers."""
 
@@ -79,30 +121,29 @@ class Runner:
         check_groups(asking.cases, asking.principal)
         asked = self._identity(asking)
         questions = {case.id: question_digest(case, asking.principal.key.name) for case in asking.cases}
-        known = await self._known(scope, asked, questions)
+        known = await self._known(scope, asked, questions, _KEPT if self._is_remote(asking) else None)
         turns = [(case, seed) for seed in range(asking.repeats) for case in asking.cases]
         wanted = {(case.id, seed) for case, seed in turns}
         found = {turn: delivered for turn, delivered in known.items() if turn in wanted}
         todo = iter([(case, seed) for case, seed in turns if (case.id, seed) not in found])
-        first, spent = len(found), 0.0
-        await report(len(found), len(turns), spent)
+        first, purse = len(found), Purse(asking.budget_usd)
+        await report(len(found), len(turns), 0.0)
 
         async def work() -> None:
-            nonlocal spent
             for case, seed in todo:
-                if asking.budget_usd is not None and spent >= asking.budget_usd:
+                if not await purse.take():
                     return
                 delivered = await self._answer(asking, case, seed)
-                spent += delivered.cost or 0.0
+                await purse.pay(delivered.cost or 0.0)
                 found[case.id, seed] = delivered
                 if delivered.outcome is not Outcome.FAILED:
                     await self._keep(scope, asked, questions[case.id], seed, delivered)
-                await report(len(found), len(turns), spent)
+                await report(len(found), len(turns), purse.spent)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(asking.concurrent):
                 group.create_task(work())
-        return Answers(found, spent, len(found) - first, len(found) == len(turns))
+        return Answers(found, purse.spent, len(found) - first, len(found) == len(turns))
 
     def _identity(self, asking: Asking) -> str:
         """Who answers, whatever the database calls it."""
@@ -112,10 +153,22 @@ class Runner:
         release, _ = find_release(self._rooms.directory(), asking.principal, asking.model)
         return release.digest if is_pinned(release.manifest) else f"{release.digest} {asking.run}"
 
-    async def _known(self, scope: Scope, asked: str, questions: Mapping[str, str]) -> dict[Turn, Delivered]:
+    def _is_remote(self, asking: Asking) -> bool:
+        """Whether a provider answers, who may exchange the model behind its name."""
+        models = [asking.model]
+        if "/" not in asking.model and asking.model != "echo":
+            release, _ = find_release(self._rooms.directory(), asking.principal, asking.model)
+            models = models_of(release.manifest)
+        return not all(map(_is_here, models))
+
+    async def _known(
+        self, scope: Scope, asked: str, questions: Mapping[str, str], within: timedelta | None
+    ) -> dict[Turn, Delivered]:
+        """What was answered before, or only of late (`within`)."""
+        since = datetime.now(UTC) - within if within else None
         async with self._store.within(scope) as session:
             key = await self._keyring.workspace(session, scope.workspace)
-            rows = await session.fetch("delivered.of", asked=asked, questions=list(questions.values()))
+            rows = await session.fetch("delivered.of", asked=asked, questions=list(questions.values()), since=since)
         ids: dict[str, list[str]] = {}
         for case, question in questions.items():
             ids.setdefault(question, []).append(case)
@@ -168,7 +221,7 @@ class Runner:
         model = call.progress.model or call.models[0].name
         price = self._rooms.catalogue.price(model)
         return Delivered(
-            text=text,
+            text=text.replace("\0", "\N{REPLACEMENT CHARACTER}"),  # which no database takes
             outcome=end.outcome,
             passages=tuple(Found(p.document, p.chunk, p.score, p.text) for p in end.passages),
             citations=end.citations,
@@ -212,8 +265,17 @@ def is_random(release: Release) -> bool:
     manifest = release.manifest
     if manifest.parameters.temperature is not None:
         return manifest.parameters.temperature > 0
-    names = [choice.use.name for choice in manifest.model] + [use.name for use in manifest.fallback]
-    return not all(name == "echo" or name.startswith("local/") for name in names)
+    return not all(name == "echo" or name.startswith("local/") for name in models_of(manifest))
+
+
+def models_of(manifest: Manifest) -> list[str]:
+    """The models that may answer, fallbacks last."""
+    return [choice.use.name for choice in manifest.model] + [use.name for use in manifest.fallback]
+
+
+def _is_here(model: str) -> bool:
+    """Whether the digest of a model says what answers: it runs here, or is a fake."""
+    return model.partition("/")[0] in ("echo", "local")
 
 
 def check_groups(cases: Iterable[Case], principal: Principal) -> None:

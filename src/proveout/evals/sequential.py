@@ -19,7 +19,7 @@ RARE = (3.0, 10.0, 30.0, 100.0)
 """Ratios for events that hardly happen unless something is broken."""
 CAPS = {"harm": 0.75, "no_harm": 0.5}  # of the wealth that one D can take at most
 _LIMIT = 690.0  # e^690 is still a finite float
-_WAITING = 512  # values of one arm that wait for the other's
+_WAITING = 4  # values of the candidate, or as many blocks of the stable release's, that wait for the other arm's
 _PRIOR = 1.0  # how many observations the guess of the spread, which starts a bet, counts for
 
 
@@ -82,8 +82,10 @@ class Betting(msgspec.Struct, frozen=True):
     the candidate is worse by less than δ). λ is set before D is seen: mean / (variance + mean²) of what was seen so
     far, capped so that no single D can take more than CAPS of the wealth.
 
-    Every value is used in one D only, and arms are drawn independently of scores, so common drifts cancel. Bad events
-    are the scores 1 − event: then D is the difference of rates, and none in either arm is evidence of `no_harm`.
+    Every value is used in one D at most, and arms are drawn independently of scores. A D is of values that came about
+    together, so that common drifts cancel: few may wait for the other arm, and the oldest make way, whatever they are.
+    Bad events are the scores 1 − event: then D is the difference of rates, and none in either arm is evidence of
+    `no_harm`.
     """
 
     against: Literal["harm", "no_harm"]
@@ -110,8 +112,10 @@ class Betting(msgspec.Struct, frozen=True):
                 missing += 1
                 continue
             (candidate if arm else stable).append(value)
+            block = max(1, round(1 / weight - 1))
+            del stable[: -_WAITING * block], candidate[:-_WAITING]
             if candidate and stable:
-                used = stable[: max(1, round(1 / weight - 1))]
+                used = stable[:block]
                 d = sum(used) / len(used) - candidate.pop(0)
                 del stable[: len(used)]
                 log_wealth = _bounded(log_wealth + math.log1p(self._stake(bets, total, squares) * self._gain(d)))
@@ -123,15 +127,15 @@ class Betting(msgspec.Struct, frozen=True):
             total=total,
             squares=squares,
             missing=missing,
-            stable=tuple(stable[-_WAITING:]),
-            candidate=tuple(candidate[-_WAITING:]),
+            stable=tuple(stable),
+            candidate=tuple(candidate),
         )
 
     def _gain(self, d: float) -> float:
         return d - self.delta if self.against == "harm" else self.delta - d
 
     def _stake(self, bets: int, total: float, squares: float) -> float:
-        """λ from what was seen before, which a first guess joins: no difference, and a spread of one half."""
+        """λ from the bets so far and a prior that counts for one: no difference, and a spread of one half."""
         worst = 1 + self.delta if self.against == "harm" else 1 - self.delta
         mean = total / (bets + _PRIOR)
         spread = (squares + _PRIOR * 0.25) / (bets + _PRIOR) - mean * mean
@@ -197,7 +201,7 @@ def weighted_log_e(log_e: Mapping[str, float], weights: Mapping[str, float]) -> 
     """The log of the weighted average of e-values: an e-value again, whatever the dependence between them.
 
     The weights are fixed at the start and sum to 1. A test without evidence yet, or with NaN, counts as 1.
-    Raises ValueError for other weights, or evidence that has none.
+    Raises ValueError for other weights, or evidence without a weight.
     """
     if any(not w >= 0 for w in weights.values()) or abs(sum(weights.values()) - 1) > 1e-9:
         raise ValueError("the weights of guardrails are not negative and sum to 1")
@@ -227,7 +231,7 @@ def _log_sum(logs: Iterable[float]) -> float:
 
 
 def log_mean(logs: Sequence[float]) -> float:
-    """The log of the mean of e-values, which is one again."""
+    """The log of the mean of e-values, which is an e-value again."""
     return _log_sum(logs) - math.log(len(logs))
 
 

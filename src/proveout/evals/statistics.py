@@ -79,8 +79,8 @@ def scores_interval(cases: Answers, confidence: float = 0.95) -> Interval:
 
 
 def exact_interval(cases: Answers, confidence: float = 0.95) -> Interval:
-    """The mean of scores in [0, 1] by Clopper & Pearson (1934) with Korn & Graubard's number of cases: never less
-    sure than it says, hence for promises (a target that is met) rather than for description."""
+    """The mean of scores in [0, 1] by Clopper & Pearson (1934) with Korn & Graubard's number of cases. Conservative,
+    so it decides whether targets are met; to describe a mean, `scores_interval` is narrower."""
     x, mean = _sample(cases)
     effective, tail = _effective(x, mean), (1 - confidence) / 2
     if not _single_binary(cases) and len(x) > 1:
@@ -221,7 +221,7 @@ def _spread(d: Floats) -> float:
 
 
 def spread(differences: Floats) -> float:
-    """The standard deviation of paired differences that plans and intervals reckon with."""
+    """The standard deviation of paired differences, as plans and intervals use it."""
     return _spread(np.asarray(differences, dtype=np.float64))
 
 
@@ -298,16 +298,6 @@ def holm(p: Sequence[float], weights: Sequence[float] | None = None) -> list[flo
     return adjusted
 
 
-def benjamini_hochberg(p: Sequence[float]) -> list[float]:
-    """Benjamini & Hochberg's (1995) adjusted p-values: compared with q, they keep the share of false finds at q."""
-    order = sorted(range(len(p)), key=lambda i: p[i], reverse=True)
-    adjusted, reached = [1.0] * len(p), 1.0
-    for rank, i in zip(range(len(p), 0, -1), order, strict=True):
-        reached = min(reached, p[i] * len(p) / rank)
-        adjusted[i] = reached
-    return adjusted
-
-
 # -- rare bad events ------------------------------------------------------------------------------
 
 
@@ -321,12 +311,6 @@ def rare_p(bad: int, answers: int, bad_before: int, answers_before: int, limit: 
     over = binomial_tail(bad, answers, limit)
     share = answers_before / (answers_before + answers) if answers else 1.0
     return over if answers_before == 0 else max(over, negative_binomial_tail(bad, bad_before + _UNSEEN, share))
-
-
-def rare_power(rate: float, answers: int, limit: float, alpha: float = 0.025) -> float:
-    """The chance that `rare_p` ≤ alpha when bad events come at `rate` and the baseline, as long, had none."""
-    needed = next(k for k in range(1, answers + 2) if rare_p(k, answers, 0, answers, limit) <= alpha)
-    return binomial_tail(needed, answers, rate)
 
 
 # -- agreement and correction by labels -----------------------------------------------------------
@@ -414,17 +398,6 @@ class Noise(msgspec.Struct, frozen=True):
 
     within: float
     between: float
-
-
-def noise_of(candidate: Answers, baseline: Answers) -> Noise:
-    """The two variances from two runs over the same cases in the same order. Without repeats all of it is `between`."""
-    d = [fmean(a) - fmean(b) for a, b in zip(candidate, baseline, strict=True)]
-    total = float(np.var(d, ddof=1)) if len(d) > 1 else 0.0
-    within = within_variance([*candidate, *baseline])
-    if within is None:
-        return Noise(0.0, total)
-    shares = [1 / len(a) + 1 / len(b) for a, b in zip(candidate, baseline, strict=True)]
-    return Noise(within, max(0.0, total - within * float(np.mean(shares))))
 
 
 def within_variance(cases: Answers) -> float | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 import msgspec
@@ -25,6 +26,8 @@ Verdict = Literal["pass", "fail", "inconclusive"]
 CONFIDENCE = 0.95  # one-sided
 _POWER = 0.8
 _MOST = 10_000_000
+_LEAST = 10  # cases, for a target that no number of cases shows
+_RELATION = re.compile(r"\s*(<|>|≤|≥|=)")
 _TEXT = re.compile(r"\s*(<=|>=|<|>|≤|≥)\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*(%|ms|s|USD|tokens)?\s*", re.IGNORECASE)
 _QUANTILE = re.compile(r"_p([1-9][0-9]?)$")
 Mean = Callable[[float], Interval]
@@ -80,12 +83,32 @@ def parse_target(metric: str, text: object) -> Target | None:
     return Target(metric, str(text), name, spelled, number, int(level.group(1)) / 100 if level else None)
 
 
+def mistakes(declared: Mapping[str, object], kinds: Mapping[str, Kind]) -> Iterator[tuple[str, str]]:
+    """What is wrong with targets that are meant to be measured, by name: one that cannot be read would be taken for
+    prose, and hold nobody to it. `kinds`: of all that is measured."""
+    for name, text in declared.items():
+        target = parse_target(name, text)
+        if target is None:
+            number = isinstance(text, int | float) and not isinstance(text, bool)
+            if number or (isinstance(text, str) and _RELATION.match(text)):
+                yield name, f'{text!r} cannot be read: write it as ">= 0.8", "< 1 %", "<= 1 s" or "<= 0.002 USD"'
+        elif target.metric not in kinds:
+            near = difflib.get_close_matches(target.metric, kinds, 1, 0.8)
+            if f"{target.metric}_ms" in kinds:
+                yield name, f"{text}: say the unit, ms or s"
+            elif near:
+                yield name, f"nothing measures {target.metric}: did you mean `{near[0]}`?"
+        elif kinds[target.metric] != "positive" and not 0 <= target.limit <= 1:
+            yield name, f"{text}: {target.metric} goes from 0 to 1: write 0.8, or 80 %"
+
+
 def judge_target(target: Target, cases: Answers, kind: Kind, mean: Mean | None = None) -> Judged:
     """Whether a run meets a target: `pass` when even the unfavourable one-sided 95 % bound does, `fail` when not even
     the favourable one does, else `inconclusive`, with how many more cases would decide it four times in five if what
-    was seen is the truth. No number of cases shows `<= 0` or `>= 1` of a share: that is judged on these cases alone.
+    was seen is the truth. No number of cases shows `<= 0` or `>= 1` of a share: that is judged on these cases alone,
+    ten at least.
 
-    `mean`: gives the interval of a mean at a confidence where it is not that of these scores."""
+    `mean`: the mean's interval at a given confidence, if it is not computed from `cases`."""
     if len(case_means(cases)) < 2:
         return Judged(target, "inconclusive", f"{target.metric} was measured on fewer than two cases", None)
     sure, shown = (
@@ -94,22 +117,29 @@ def judge_target(target: Target, cases: Answers, kind: Kind, mean: Mean | None =
     )
     at_most, strict = target.relation in ("<", "<="), target.relation in ("<", ">")
     bad, good = (sure.high, sure.low) if at_most else (sure.low, sure.high)
-    if kind != "positive" and target.level is None and target.limit == (0.0 if at_most else 1.0):
-        bad = good = sure.estimate
+    alone = kind != "positive" and target.level is None and target.limit == (0.0 if at_most else 1.0)
     verdict: Verdict = "inconclusive"
-    if _meets(bad, target.limit, at_most, strict):
-        verdict = "pass"
-    elif not _meets(good, target.limit, at_most, False):
+    if _meets(sure.estimate if alone else bad, target.limit, at_most, strict):
+        verdict = "inconclusive" if alone and sure.n < _LEAST else "pass"
+    elif not _meets(sure.estimate if alone else good, target.limit, at_most, False):
         verdict = "fail"
     bound = good if verdict == "fail" else bad
-    more = _more_cases(target, cases, kind, sure) if verdict == "inconclusive" else None
+    more = None
+    if verdict == "inconclusive":
+        more = max(_LEAST - sure.n, 0) if alone else _more_cases(target, cases, kind, sure)
     side = "at most" if at_most != (verdict == "fail") else "at least"
     known = f"{side} {bound:.4g} with 95 % confidence" if math.isfinite(bound) else "too few cases for a bound"
-    reason = f"{sure.estimate:.4g}, {known}; the target is {target.text}"
+    these = f" of these {sure.n} cases, which alone are judged" if alone else ""
+    reason = f"{sure.estimate:.4g}{these}, {known}; the target is {target.text}"
     if more:
         reason += f"; about {more} more cases would decide"
     kept = shown if math.isfinite(shown.low) and math.isfinite(shown.high) else None
     return Judged(target, verdict, reason, kept, bound if math.isfinite(bound) else None, more)
+
+
+def unmeasured(target: Target) -> Judged:
+    """A target that nothing here measures: shown, for people to attest."""
+    return Judged(target, "inconclusive", f"nothing here measures {target.metric}", None, advises=True)
 
 
 def _interval(target: Target, cases: Answers, kind: Kind, confidence: float) -> Interval:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from proveout import configfile
 from proveout.domain import Scope
 from proveout.ledger.integrate import read_tiles
 from proveout.ledger.note import add_cosignatures
 from proveout.ledger.receipt import encode_request
 from proveout.ledger.tree import consistency_spans, hashes, tiles_for
 from proveout.ledger.verify import Rejected, VerifierKey, number
-from proveout.settings import WitnessSettings
 from proveout.store.pool import Store
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class _Refusal(Exception):
 class Cosigner:
     """Asks the configured witnesses, and nobody else, and keeps what they sign."""
 
-    def __init__(self, store: Store, witnesses: Iterable[WitnessSettings]) -> None:
+    def __init__(self, store: Store, witnesses: Iterable[configfile.Witness]) -> None:
         self._store = store
         self._witnesses = [_Witness(VerifierKey.parse(given.key), given.url) for given in witnesses]
         self._silent: dict[tuple[str, str], _Silence] = {}

@@ -1,6 +1,6 @@
 """Puts on record that a release waits for approval: everything else that a stage demands of it is there.
 
-Told once of a release, a stage, and what the release is measured by, when whatever was missing has entered the log.
+Noted once per release, stage and standard.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from proveout.domain import Directory, Release, Scope, StageName
 from proveout.releases.evidence import standard
 from proveout.releases.gate import Gate
 from proveout.store.events import Kind, note
+from proveout.store.followers import Follower
 from proveout.store.pool import Row, Session, Store, as_json
 
-_FOLLOWER = "approvals"
 _KINDS = (Kind.RELEASE_CREATED, Kind.FACTS_RECORDED, Kind.EVIDENCE_RECORDED, Kind.ROUTE_CHANGED)
+_FOLLOWER = Follower("approvals", _KINDS)
 _AT_ONCE = 100  # events
 
 
@@ -30,17 +31,11 @@ class Approvals:
     async def tick(self, scope: Scope) -> None:
         """Looks at what happened to the releases of the scope's workspace since the last time."""
         async with self.store.within(scope) as session:
-            await session.run("followers.ensure", name=_FOLLOWER)
-            row = await session.row("followers.take", name=_FOLLOWER)
-            if row is None:
-                return
-            where = {"after": row["position"], "since": row["since"], "limit": _AT_ONCE}
-            events = await session.fetch("followers.events", **where, kinds=[kind.value for kind in _KINDS])
+            events = await _FOLLOWER.take(session, _AT_ONCE)
         if events:
             directory = await self.directory()
-            moved = {"was": row["position"], "position": events[-1]["position"], "sent": False}
             async with self.store.within(scope) as session:
-                if await session.run("followers.move", name=_FOLLOWER, **moved):  # else another worker was quicker
+                if await _FOLLOWER.move(session, events[-1]):  # else another worker was quicker
                     await self._look(session, directory, _named(directory, scope.workspace, events))
 
     async def _look(self, session: Session, directory: Directory, releases: Sequence[Release]) -> None:

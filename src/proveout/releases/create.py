@@ -205,8 +205,8 @@ def resolve(app: App, catalogue: Catalogue, snapshots: dict[str, str]) -> Manife
 
 
 def _facts(app: App) -> dict[str, object]:
-    """What does not decide an answer, with what the release is measured by. Raises InvalidInput for mistakes in the
-    golden questions."""
+    """The release's facts, with the digests of its golden questions and scorers. Raises InvalidInput for mistakes in
+    the questions."""
     cases = read_cases(app.golden, app.declared.evals.golden or "golden")
     return {**app.facts, **evidence.measured_by(cases, app.scorers)}
 

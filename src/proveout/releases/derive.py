@@ -23,7 +23,7 @@ class Wanted:
     """What is to differ.
 
     `latest`: every base of knowledge in its newest snapshot, every model as the catalogue has it now. `knowledge`:
-    bases with the digest of a snapshot, or `latest`. `model`: who answers the calls that no condition catches.
+    bases with the digest of a snapshot, or `latest`. `model`: the model of calls that no condition matches.
     `without`: components to switch off.
     """
 
@@ -54,12 +54,13 @@ async def derive(
     """Makes the release, in the transaction of the session.
 
     Golden questions, scorers and facts are copied; the facts say what it was derived from. `author` None is the system:
-    the release has the author of the one that it comes from. Raises InvalidInput for what cannot be named, NotFound for
-    a snapshot or a model that is not there, and Conflict where a stage would begin to follow without a promotion.
+    the release has the author of the one that it comes from. Raises InvalidInput where nothing is to differ, or what is
+    named is not in the release; NotFound for a snapshot or a model that is not there; and Conflict where the release
+    exists and its stages would begin to follow knowledge without a promotion.
     """
     manifest = await _changed(session, scope, release.manifest, wanted, catalogue)
     identity = {"workspace": release.workspace, "app": release.app, "digest": digest(manifest)}
-    follows = sorted(use.name for use in manifest.knowledge if use.snapshot and use.name in followed(release))
+    follows = sorted(use.name for use in manifest.knowledge if use.snapshot and use.name in followed_knowledge(release))
     await session.run("releases.lock", workspace=release.workspace, app=release.app)
     known = await session.row("releases.by_digest", **identity)
     if known is not None:
@@ -81,8 +82,8 @@ async def derive(
     return Made(row["number"], identity["digest"], created=True)
 
 
-def followed(release: Release) -> frozenset[str]:
-    """The knowledge that a release follows: live, or in a stage by the gate of refreshes."""
+def followed_knowledge(release: Release) -> frozenset[str]:
+    """The names of the knowledge that a release follows: unpinned, or pinned and moved on by refreshes."""
     return release.follows | {use.name for use in release.manifest.knowledge if not use.snapshot}
 
 
@@ -97,7 +98,7 @@ def components(manifest: Manifest) -> list[str]:
 async def _let_follow(
     session: Session, release: Release, follows: Sequence[str], directory: Directory, author: str | None
 ) -> None:
-    """Has a release that was there before follow, unless it serves a stage that was promised it would not."""
+    """Adds `follows` to an existing release. Raises Conflict while it serves a gated stage."""
     stages = [stage for stage in directory.stages_of(release) if stage != "poc"]
     if stages:
         raise Conflict(

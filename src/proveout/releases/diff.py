@@ -65,7 +65,7 @@ async def read_documents(store: Store, scope: Scope, *releases: Release) -> dict
 
 
 def diff(before: Release, after: Release, documents: Mapping[tuple[str, str], Documents]) -> Diff:
-    """What must be known to judge `after` by what is known of `before`."""
+    """Everything in which `after` differs from `before`."""
     old, new = before.manifest, after.manifest
     return Diff(
         changes=_changes(_settings(old), _settings(new)),
@@ -76,7 +76,7 @@ def diff(before: Release, after: Release, documents: Mapping[tuple[str, str], Do
 
 
 def _settings(manifest: Manifest) -> dict[str, Any]:
-    """The manifest without what is compared by content; corpora by name, for their order decides nothing."""
+    """The manifest without prompts and snapshots, which are compared apart; corpora by name, whatever their order."""
     plain: dict[str, Any] = msgspec.to_builtins(manifest)
     del plain["prompt"]
     corpora = plain.pop("knowledge")

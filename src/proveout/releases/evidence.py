@@ -36,14 +36,14 @@ def measured_by(cases: Sequence[Case], scorers: str) -> dict[str, str]:
 def standard(facts: Mapping[str, Any]) -> dict[str, str]:
     """What decides whether a release is good enough, by digest: its targets, golden questions, scorers and judge.
 
-    They are facts, so they may change while the release's digest stays. Evidence that rests on them says which they
-    were, and counts for no others.
+    They are facts, so they may change while the release's digest stays. Evidence records them, and counts only while
+    they are the same.
     """
     return {name: _digest(rfc8785.dumps(facts.get(name))) for name in ("targets", "golden", "scorers", "judge")}
 
 
 def changed_since(evidence: Evidence, release: Release) -> str:
-    """What of the release's standard is no longer what the evidence was recorded over, in words; "" where all is."""
+    """Which parts of the release's standard changed since the evidence was recorded, in words; "" if none."""
     was = evidence.facts.get("standard")
     if was is None:
         return "targets or questions (it does not say which ones it used)"

@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from proveout.domain import Release
+from proveout.domain import Outcome, Release
 from proveout.evals.bias import Gap, Variant
 from proveout.evals.cases import Case, digest
 from proveout.evals.compare import Change, Comparison, changed_most
 from proveout.evals.judge import JUDGE, Judgement
-from proveout.evals.report import Missed, Report, Score, judge_lines, verdict_of
+from proveout.evals.report import Missed, Report, Score, expectation, judge_lines, verdict_of
 from proveout.evals.runner import Answers
 from proveout.evals.scorers.delivered import Delivered, Measure
 from proveout.evals.statistics import Interval, amounts_interval, scores_interval
@@ -27,6 +27,7 @@ Scores = Mapping[str, Mapping[str, Sequence[float]]]
 """scorer → case → one score a repeat, as `evals.compare` takes them."""
 
 _CHANGES = 20
+_FAILED = 0.05  # of the calls may fail: they count as wrong answers; with more nothing is decided
 _RIGHT = ("correct", "facts", "refusal", "restricted", "exact", "numeric", "regex", "json_schema")
 _NOBODY = "Bias was not measured: no question names a person whom another could stand in for."
 _CUT_SHORT = "The budget ended it before every question was asked: it cannot pass."
@@ -48,7 +49,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Biased:
-    """The questions about somebody else: what was answered, and the gaps between groups, surest first."""
+    """The bias questions (`evals.bias`), their answers, and the gaps between groups, surest first."""
 
     made: Sequence[Variant]
     answers: Answers
@@ -78,11 +79,16 @@ def summarise(
     biased, judged = found.biased, found.judged
     asked = [candidate.answers, *(side.answers for side in (biased, baseline) if side)]
     whole = all(answers.whole for answers in asked) and (judged is None or judged.whole)
+    failed = [side.answers for side in (candidate, biased, baseline) if side and _failing(side.answers)]
+    targets, bias = found.targets, biased.gaps if biased else ()
+    shown = found.compared if found.compared and found.compared.verdict != "inconclusive" else None
     scores = {name: _score(by_case, measures[name]) for name, by_case in candidate.scores.items()}
     if judged and JUDGE.name in scores:
         scores[JUDGE.name] |= _bounds(judged.mean())
     return {
-        "verdict": verdict_of(found.targets, found.compared, biased.gaps if biased else (), whole),
+        "verdict": "inconclusive" if failed else verdict_of(targets, found.compared, bias, whole),
+        "evidence": verdict_of(targets, shown, bias, whole),  # what a comparison leaves open holds no target against it
+        "failing": bool(failed),
         "data_set": digest(cases),
         "cases": len(cases),
         "answers": len(delivered),
@@ -96,20 +102,37 @@ def summarise(
         "targets": [{"name": j.target.name, "text": j.target.text, **_plain(j, "target")} for j in found.targets],
         "judge": _told_of_judge(judged.judgement) if judged else None,
         "bias": [{**msgspec.to_builtins(gap), "alarm": gap.alarm} for gap in biased.gaps] if biased else [],
-        "notes": [_NOBODY] if biased and not biased.made else [],
+        "notes": [*([_NOBODY] if biased and not biased.made else []), *_failures(candidate, baseline)],
         "baseline": None if baseline is None else baseline.model,
         "comparison": msgspec.to_builtins(found.compared) if found.compared else None,
     }
 
 
+def _failing(answers: Answers) -> bool:
+    """Whether so many calls failed that the run says more of the connection than of the release."""
+    failed = sum(d.outcome is Outcome.FAILED for d in answers.delivered.values())
+    return failed > _FAILED * len(answers.delivered)
+
+
+def _failures(candidate: Side, baseline: Side | None) -> list[str]:
+    notes = []
+    for side in filter(None, (candidate, baseline)):
+        failed = [d for d in side.answers.delivered.values() if d.outcome is Outcome.FAILED]
+        if failed:
+            more = " That decides nothing: mend it, and run again." if _failing(side.answers) else ""
+            said = failed[0].text.strip("[]")
+            notes.append(f"{len(failed)} of {len(side.answers.delivered)} calls of {side.model} failed: {said}{more}")
+    return notes
+
+
 def _told_of_judge(judgement: Judgement) -> dict[str, Any]:
-    """What is kept of the judge: figures, and what they come to in words."""
+    """What is kept of the judge: its figures, and its standing in words."""
     said = {"decides": judgement.decides, "standing": judgement.standing, "said": judge_lines(judgement)}
     return {**msgspec.to_builtins(judgement), **said}
 
 
 def _effort(delivered: Sequence[Delivered]) -> dict[str, float]:
-    """What an answer took on average, as `evals.plan` reckons with it."""
+    """The mean effort of an answer, for `evals.plan`."""
     n = max(len(delivered), 1)
     return {
         "seconds": sum(d.total_ms for d in delivered) / n / 1000,
@@ -155,6 +178,7 @@ def result_of(case: Case, candidate: Side, baseline: Side | None, repeats: int) 
     return {
         "case": case.id,
         "question": case.asked,
+        "expected": expectation(case),
         "tags": case.tags,
         "answer": first.text if first else None,
         "outcome": first.outcome if first else None,
@@ -169,8 +193,7 @@ def result_of(case: Case, candidate: Side, baseline: Side | None, repeats: int) 
 
 
 async def scored_cases(session: Session, keyring: Keyring, workspace: str, evaluation: str) -> list[dict[str, Any]]:
-    """What was asked, answered and scored in an evaluation; `missed` names what an answer should have been and was
-    not."""
+    """What was asked, answered and scored in an evaluation; `missed` names the scorers of `_RIGHT` below 1."""
     key = await keyring.workspace(session, workspace)
     rows = await session.fetch("evaluations.cases", evaluation=evaluation)
     cases = [msgspec.json.decode(unseal(key, row["result"], "case")) for row in rows]
@@ -179,7 +202,9 @@ async def scored_cases(session: Session, keyring: Keyring, workspace: str, evalu
 
 def changes_of(cases: Sequence[Mapping[str, Any]]) -> list[Change]:
     """The answers that changed most against the baseline's, of `scored_cases`."""
+    failed = Outcome.FAILED
     both = [case for case in cases if case["baseline"] and case["answer"] is not None]
+    both = [case for case in both if failed not in (case["outcome"], case["baseline"]["outcome"])]
     before = {case["case"]: case["baseline"]["answer"] for case in both}
     return changed_most(before, {case["case"]: case["answer"] for case in both}, _CHANGES)
 
@@ -192,7 +217,7 @@ def report_of(release: Release, row: Row, cases: Sequence[Mapping[str, Any]]) ->
         for name, s in sorted(summary["scores"].items())
     ]
     missed = [
-        Missed(case["case"], case["question"], case["answer"] or "", names)
+        Missed(case["case"], case["question"], case["answer"] or "", names, case.get("expected", ""))
         for case in cases
         if (names := case["missed"])
     ]
@@ -214,12 +239,13 @@ def report_of(release: Release, row: Row, cases: Sequence[Mapping[str, Any]]) ->
         bias=msgspec.convert(summary.get("bias", []), list[Gap]),
         notes=summary.get("notes", []) + ([] if summary["whole"] else [_CUT_SHORT]),
         whole=summary["whole"],
+        failing=summary.get("failing", False),
         judge=msgspec.convert(judge, Judgement) if (judge := summary.get("judge")) else None,
     )
 
 
 def _bounded(value: object) -> object:
-    """JSON as it was kept, its bounds that are null infinite again."""
+    """Stored JSON with its null bounds made infinite again."""
     if isinstance(value, list):
         return [_bounded(item) for item in value]
     if not isinstance(value, dict):

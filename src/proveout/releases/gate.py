@@ -25,7 +25,7 @@ class Gate:
     async def check(self, session: Session, release: Release, stage: StageName) -> list[tuple[Criterion, str]]:
         """Each criterion of the stage with what it still lacks, "" where it is met. The session has a scope.
 
-        Of a refresh that meets its own criteria, those: it need not meet the stage's.
+        A refresh that meets the refresh criteria is admitted by them alone; these are returned instead of the stage's.
         """
         if stage == "poc":  # the one stage without a gate
             return []
@@ -38,21 +38,22 @@ class Gate:
         return checked
 
     async def check_refresh(self, session: Session, release: Release, stage: StageName) -> list[tuple[Criterion, str]]:
-        """As `check`, by the criteria of refreshes; empty where the release is none of the stage's stable one.
+        """As `check`, by the refresh criteria. Empty if the release is not a refresh of the stage's stable release.
 
-        Evidence that compares counts where it compares with that one.
+        Evidence of a comparison counts only if the stable release was its baseline.
         """
-        stable = await self.followed(session, release.workspace, release.app, stage)
+        stable = await self.stable_that_follows(session, release.workspace, release.app, stage)
         if stable is None or not refreshes(release.manifest, stable.manifest, stable.follows):
             return []
         evidence = await of_release(session, self.keys, release)
         fitting = [e for e in evidence if e.facts.get("baseline", stable.digest) == stable.digest]
         return await self._checked(session, release, stage, self.policy.refresh.criteria, fitting)
 
-    async def followed(self, session: Session, workspace: str, app: str, stage: StageName) -> Release | None:
-        """The stable release of a stage, where newer documents may follow it by themselves.
+    async def stable_that_follows(self, session: Session, workspace: str, app: str, stage: StageName) -> Release | None:
+        """The stable release of a stage, if newer snapshots of its knowledge may be offered to that stage.
 
-        It follows knowledge, came through the gate, and is measured by what it was measured by when it came.
+        It follows knowledge and came through the gate, and its targets, golden questions, scorers and judge have not
+        changed since it came.
         """
         row = await session.row("routes.followed", workspace=workspace, app=app, stage=stage)
         if row is None:
@@ -98,7 +99,7 @@ def refreshes(release: Manifest, stable: Manifest, follows: Set[str]) -> bool:
 
 
 def closed_to(release: Release, stage: StageName, checked: Sequence[tuple[Criterion, str]]) -> None:
-    """Raises GateClosed with what is missing, where something is. `checked` is what `Gate.check` said."""
+    """Raises GateClosed with what is missing, if anything is. `checked` is what `Gate.check` said."""
     missing = [
         {"id": criterion.id, "missing": lack, "reason": criterion.reason, "source": criterion.source}
         for criterion, lack in checked
@@ -166,8 +167,11 @@ _MENDED = {"evaluation": "`proveout eval run {release}`"}
 def _lacks_approvals(
     wanted: int, release: Release, stage: StageName, evidence: Sequence[Evidence], now: datetime
 ) -> str:
-    """The newest word of each approver on this stage counts, for the targets and golden questions that it saw; the
-    author's own never does. A refusal stands whatever changed."""
+    """How many approvals of this stage are missing, in words; "" if none.
+
+    Each approver's newest approval or refusal counts, the author's own never. An approval counts until it expires or
+    the release's targets, golden questions, scorers or judge change; a refusal counts whatever changes.
+    """
     said: dict[str, Evidence] = {}
     for word in evidence:
         if word.kind == APPROVAL and word.facts.get("stage") == stage and word.author not in release.authors:

@@ -37,9 +37,9 @@ Side = Mapping[Turn, Delivered]
 
 @dataclass(frozen=True, slots=True)
 class JudgedSides:
-    """What a judge made of an evaluation: of each side one score a case and repeat, as scorers give them.
+    """A judge's results in an evaluation: per side, the scores of each case, one a repeat.
 
-    `labels`: by case, what people say of the candidate's very answers. Not `whole`: the budget ended it before.
+    `labels`: by case, people's mean score of the candidate's own answers. `whole`: the budget was enough for all.
     """
 
     judgement: Judgement
@@ -53,7 +53,7 @@ class JudgedSides:
 
 
 def asker(principal: Principal, model: str) -> Principal:
-    """Who a judge is asked as, on behalf of a principal: the app declares it, so it may be called, and nothing else."""
+    """The principal that asks a judge on behalf of another one: it may call this model, and nothing else."""
     key = replace(principal.key, name=PURPOSE, groups=frozenset(), models=frozenset({model}))
     return Principal(key, frozenset())
 
@@ -121,7 +121,7 @@ class Judging:
         }
 
     async def _compare(self, cases: Sequence[Case], candidate: Side, baseline: Side) -> list[Preference]:
-        """Which side's first answer to each case is better. The same words are as good, and not asked about."""
+        """Which side's first answer to each case is better. Equal texts are a tie and are not asked about."""
         prompts: list[tuple[str, str] | None] = []
         for case in cases:
             both = [d for side in (candidate, baseline) if (d := side.get((case.id, 0)))]
@@ -154,7 +154,7 @@ class Judging:
 
 
 def _scores(side: Side, prompts: Mapping[Turn, str], ratings: Mapping[str, Rating]) -> dict[str, list[float]]:
-    """By case; a call that failed is worth nothing."""
+    """Scores by case; a failed call scores 0."""
     scores: dict[str, list[float]] = {}
     for turn, delivered in side.items():
         score = 0.0 if delivered.outcome is Outcome.FAILED else ratings[prompts[turn]].mean if turn in prompts else None
@@ -164,7 +164,7 @@ def _scores(side: Side, prompts: Mapping[Turn, str], ratings: Mapping[str, Ratin
 
 
 def _labels(judge: Judge, side: Side) -> dict[str, float]:
-    """By case, what people say of the very answers that the side gave; only such a label corrects their mean."""
+    """By case, people's mean score of the side's own answers; only cases with a label of each answer's exact words."""
     given: dict[tuple[str | None, str], list[float]] = {}
     for label in judge.labels:
         given.setdefault((label.case, _plain(label.answer)), []).append(label.score)

@@ -13,8 +13,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from proveout.domain import KNOWLEDGE_NAME, PromptTexts
 from proveout.errors import InvalidInput
 from proveout.evals.judge import RUBRIC, Judge, read_labels
-from proveout.evals.scorers import scorers as named_scorers
+from proveout.evals.scorers import kinds
 from proveout.evals.scorers.confined import Confined
+from proveout.evals.targets import mistakes
 from proveout.releases.plan import Plan
 from proveout.retrieval.readers import check_readers, matches
 from proveout.serving.templates import check_template
@@ -300,11 +301,13 @@ class App:
     @property
     def facts(self) -> dict[str, object]:
         """What is versioned and recorded but does not decide an answer."""
-        part = self.declared.evals.judge
+        facts, part = self.declared.facts, self.declared.evals.judge
+        if self.scorers:
+            facts = {**facts, "scorers_file": self.declared.evals.scorers}
         if part is None or self.judge is None:
-            return self.declared.facts
+            return facts
         told = {"model": part.model, "repeats": part.repeats, "share": part.share, "labels": len(self.judge.labels)}
-        return {**self.declared.facts, "judge": {**told, "digest": self.judge.digest("")}}
+        return {**facts, "judge": {**told, "digest": self.judge.digest("")}}
 
 
 def read_app(files: Mapping[str, bytes]) -> App:
@@ -316,7 +319,7 @@ def read_app(files: Mapping[str, bytes]) -> App:
         if path is None:
             return default
         try:
-            return files[path.removeprefix("./")].decode()
+            return files[path.removeprefix("./")].decode("utf-8-sig")
         except KeyError:
             problems.append(_problem(lines, key, f"the file {path} does not exist beside {FILE}"))
         except UnicodeDecodeError:
@@ -334,11 +337,12 @@ def read_app(files: Mapping[str, bytes]) -> App:
             problems.append(_problem(lines, key, f"the template does not render: {error.message}"))
     golden = text_of("evals.golden", declared.evals.golden, "")
     scorers = text_of("evals.scorers", declared.evals.scorers, "")
-    if scorers:
-        try:
-            named_scorers(custom=Confined(scorers, declared.evals.scorers or ""))  # read, not run
-        except InvalidInput as error:
-            problems.append(_problem(lines, "evals.scorers", error.message))
+    try:
+        own = Confined(scorers, declared.evals.scorers or "") if scorers else None  # read, not run
+        for name, mistake in mistakes(declared.targets, kinds(own)):
+            problems.append(_problem(lines, f"targets.{name}", mistake))
+    except InvalidInput as error:
+        problems.append(_problem(lines, "evals.scorers", error.message))
     judge = None
     if asked := declared.evals.judge:
         try:

@@ -15,7 +15,7 @@ from proveout.access.keys import principal_of, system
 from proveout.domain import Outcome, Principal, Release
 from proveout.errors import InvalidInput, NotFound, Unavailable
 from proveout.evals.bias import gaps, variants
-from proveout.evals.cases import Case, digest, read_cases
+from proveout.evals.cases import Case, digest, distinct, read_cases
 from proveout.evals.compare import Comparison, Metric, compare
 from proveout.evals.judge import JUDGE, Judge
 from proveout.evals.runner import RANDOM_REPEATS, Answers, Asking, Runner, Tell, is_random
@@ -23,13 +23,14 @@ from proveout.evals.scorers import Scorer, scorers
 from proveout.evals.scorers.confined import Confined
 from proveout.evals.scorers.delivered import Delivered, Measure
 from proveout.evals.scorers.meaning import AGREEING, agreeing
-from proveout.evals.targets import Judged, Target, judge_target, parse_target
+from proveout.evals.targets import Judged, Target, judge_target, parse_target, unmeasured
 from proveout.guard.support import SupportCheck
 from proveout.jobs.runtime import Result, Steps
 from proveout.ledger.integrate import LogKeys
 from proveout.releases import evidence
 from proveout.releases.findings import Biased, Findings, Side, result_of, summarise, told_of_bias
 from proveout.releases.judging import JudgedSides, Judging
+from proveout.releases.own_tests import own_tests
 from proveout.releases.policy import Policy
 from proveout.serving.call import Rooms
 from proveout.store.events import Kind, note
@@ -44,6 +45,7 @@ _MARGIN = 0.05  # points of a score
 _MARGIN_OF_AMOUNTS = 0.2  # parts of the baseline's mean
 _SCORED = 16  # answers at a time
 MAIN_WEIGHT = 5.0
+_OF_FAILURES = ("correct", "answering")
 _NEVER = {"personal_data", "toxicity"}
 _TOLERATED = 1e-4  # of answers
 _EVERY = 0.3  # seconds between two reports of progress
@@ -78,19 +80,17 @@ class Evaluate:
             if row is None:
                 raise NotFound(f"There is no evaluation {evaluation}.")
             key = await self._keyring.workspace(session, steps.scope.workspace)
-            about = {"workspace": steps.scope.workspace, "app": row["app"], "number": row["release"]}
-            brought = await session.row("releases.golden", **about)
-        cases = [case for case in read_cases(unseal(key, row["dataset"], "dataset").decode(), "dataset") if case.counts]
-        if not cases:
+            release = self._rooms.directory().releases[steps.scope.workspace, row["app"], row["release"]]
+            own = await own_tests(session, self._keyring, release)
+        given = read_cases(unseal(key, row["dataset"], "dataset").decode(), "dataset")
+        counted = [case for case in given if case.counts]
+        if not counted:
             raise InvalidInput("No case of the data set counts yet: cases that nobody wrote by hand need a review.")
-        release = self._rooms.directory().releases[steps.scope.workspace, row["app"], row["release"]]
-        code = unseal(key, brought["scorers"], "scorers").decode() if brought and brought["scorers"] else ""
-        judge = None
-        if brought and brought["judge"]:
-            judge = msgspec.json.decode(unseal(key, brought["judge"], "judge"), type=Judge)
-            self._rooms.catalogue.resolve(judge.model)  # one that is not there is said before the long work
+        if own.judge:
+            self._rooms.catalogue.resolve(own.judge.model)  # one that is not there is said before the long work
+        cases = distinct(counted)
         async with AsyncExitStack() as stack:
-            measures = await self._scorers(stack, code)
+            measures = await self._scorers(stack, own.scorers, release)
             candidate = await self._side(steps, row, release.label, cases, measures, row["budget_usd"])
             left = _left(row["budget_usd"], candidate.answers)
             biased = await self._biased(steps, row, release.label, cases, left) if row["bias"] else None
@@ -98,40 +98,36 @@ class Evaluate:
             baseline = await self._side(steps, row, row["baseline"], cases, measures, left) if row["baseline"] else None
         known: Mapping[str, Measure] = {**measures, **AGREEING}
         judged = None
-        if judge:
+        if own.judge:
             left = _left(left, baseline.answers) if baseline else left
-            judged = await self._judged(steps, row, judge, cases, (candidate, baseline), left)
+            judged = await self._judged(steps, row, own.judge, cases, (candidate, baseline), left)
             candidate = candidate.scored(judged, 0)
             baseline = baseline.scored(judged, 1) if baseline else None
             known = {**known, JUDGE.name: JUDGE}
         targets = self._targets(release, candidate, known, judged)
         compared = _compare(cases, candidate, baseline, known, targets, judged) if baseline else None
         summary = summarise(cases, row, candidate, baseline, known, Findings(targets, compared, biased, judged))
-        asked = {
-            k: v for k, v in evidence.measured_by(cases, code).items() if k in release.facts
-        }  # not in those of old
+        by = evidence.measured_by(counted, own.scorers)
+        asked = {name: digest for name, digest in by.items() if name in release.facts}  # not in those of old
+        if copies := len(counted) - len(cases):
+            summary["notes"].append(f"{copies} cases ask what another one asks: each question counts once.")
         summary["standard"] = evidence.standard({**release.facts, **asked})
         await self._finish(steps, row, release, cases, (candidate, baseline), summary)
         return {"evaluation": evaluation, "verdict": summary["verdict"]}
 
     async def against(self, steps: Steps, run: str, release: Release, baseline: Release, draw: Draw) -> Compared:
-        """Asks a release those golden questions of another that `draw` takes, asks them of that one too, and compares.
+        """Asks both releases a sample (`draw`) of the baseline's golden questions and compares the scores.
 
         The system asks, in the name of `run`, and keeps no answer where people read them. Raises Unavailable where a
         question found no answer.
         """
         async with self._store.within(steps.scope) as session:
-            key = await self._keyring.workspace(session, steps.scope.workspace)
-            about = {"workspace": baseline.workspace, "app": baseline.app, "number": baseline.number}
-            brought = await session.row("releases.golden", **about)
-        assert brought is not None
-        golden = unseal(key, brought["golden"], "golden").decode() if brought["golden"] else ""
-        cases = draw([case for case in read_cases(golden, "golden") if case.counts])
-        code = unseal(key, brought["scorers"], "scorers").decode() if brought["scorers"] else ""
+            own = await own_tests(session, self._keyring, baseline)
+        cases = draw(own.cases)
         repeats = RANDOM_REPEATS if is_random(baseline) else 1
         row = {"id": run, "principal": system(steps.scope.workspace), "repeats": repeats}
         async with AsyncExitStack() as stack:
-            measures = await self._scorers(stack, code)
+            measures = await self._scorers(stack, own.scorers, baseline)
             sides = [await self._side(steps, row, r.label, cases, measures, None) for r in (release, baseline)]
         failed = [d for side in sides for d in side.answers.delivered.values() if d.outcome is Outcome.FAILED]
         if failed:
@@ -140,8 +136,9 @@ class Evaluate:
         targets = self._targets(baseline, sides[1], known, None)
         return Compared(digest(cases), len(cases), _compare(cases, sides[0], sides[1], known, targets, None))
 
-    async def _scorers(self, stack: AsyncExitStack, code: str) -> dict[str, Scorer]:
-        child = await stack.enter_async_context(Confined(code, "evals.scorers")) if code else None
+    async def _scorers(self, stack: AsyncExitStack, code: str, release: Release) -> dict[str, Scorer]:
+        file = str(release.facts.get("scorers_file") or "scorers")  # facts of old have no name
+        child = await stack.enter_async_context(Confined(code, file)) if code else None
         return scorers(self._rooms.embed, SupportCheck(self._rooms.embed).weigh, child)
 
     async def _side(
@@ -161,7 +158,8 @@ class Evaluate:
             for (case, _), by_name in zip(batch, found, strict=True):
                 for name, score in by_name.items():
                     scores[name].setdefault(case.id, []).append(score)
-        scores |= await agreeing(cases, answers.delivered, row["repeats"], self._rooms.embed)
+        given = {turn: d for turn, d in answers.delivered.items() if d.outcome is not Outcome.FAILED}
+        scores |= await agreeing(cases, given, row["repeats"], self._rooms.embed)
         return Side(model, answers, {name: by_case for name, by_case in scores.items() if by_case})
 
     async def _asked(self, steps: Steps, row: Row, model: str, cases: Sequence[Case], budget: float | None) -> Answers:
@@ -175,7 +173,7 @@ class Evaluate:
         of_case = {variant.case.id: variant.case for variant in made}
         outcomes: dict[str, list[float]] = {}
         for (case, _), delivered in answers.delivered.items():
-            score = await correct.score(of_case[case], delivered)
+            score = None if delivered.outcome is Outcome.FAILED else await correct.score(of_case[case], delivered)
             if score is not None:
                 outcomes.setdefault(case, []).append(score)
         return Biased(made, answers, gaps(made, outcomes))
@@ -203,11 +201,18 @@ class Evaluate:
     def _targets(
         self, release: Release, side: Side, measures: Mapping[str, Measure], judged: JudgedSides | None
     ) -> list[Judged]:
-        """The app's measurable targets, or the policy's where it sets none, judged."""
+        """The app's measurable targets, and the policy's for what it sets none for, judged.
+
+        The policy's are only of what its questions can show, unless the app sets no target at all.
+        """
         declared = release.facts.get("targets")
-        own = targets_of(declared if isinstance(declared, Mapping) else {}, measures)
-        found = []
-        for target in own or targets_of(self._policy.targets, measures):
+        set_by_app = declared if isinstance(declared, Mapping) else {}
+        told = [target for name, text in set_by_app.items() if (target := parse_target(name, text))]
+        own = [target for target in told if target.metric in measures]
+        floor = targets_of(self._policy.targets, measures)
+        floor = [target for target in floor if target.metric not in {one.metric for one in own}]
+        found = [unmeasured(target) for target in told if target.metric not in measures]
+        for target in [*own, *(t for t in floor if not own or side.scores.get(t.metric))]:
             values, kind = list(side.scores.get(target.metric, {}).values()), measures[target.metric].kind
             of_judge = judged is not None and target.metric == JUDGE.name
             word = judge_target(target, values, kind, judged.mean if judged and of_judge and values else None)
@@ -246,6 +251,7 @@ class Evaluate:
                 "release": release.number,
                 "digest": release.digest,
                 "verdict": summary["verdict"],
+                "evidence": summary["evidence"],
                 "data_set": summary["data_set"],
                 "cases": summary["cases"],
                 "targets": [
@@ -256,13 +262,15 @@ class Evaluate:
                 "judge": summary["judge"] and {name: summary["judge"][name] for name in ("digest", "standing")},
             }
             await note(session, workspace, Kind.EVALUATION_ENDED, row["key"], told)
-            if row["golden"] and candidate.answers.whole:
-                found: evidence.Found = ("measured", summary["verdict"])
+            if row["golden"] and candidate.answers.whole and not summary["failing"]:
+                found: evidence.Found = ("measured", summary["evidence"])
                 await evidence.record(session, self._keys, release, evidence.EVALUATION, found, row["key"], told)
 
 
 async def _scored(case: Case, delivered: Delivered, measures: Mapping[str, Scorer]) -> dict[str, float]:
-    scored = {name: await scorer.score(case, delivered) for name, scorer in measures.items()}
+    """What each scorer says; of a call that failed, which has no words, times or cost, only that it was no answer."""
+    asked = _OF_FAILURES if delivered.outcome is Outcome.FAILED else measures
+    scored = {name: await measures[name].score(case, delivered) for name in asked}
     return {name: score for name, score in scored.items() if score is not None}
 
 

@@ -34,6 +34,7 @@ def _as_seconds(value: object) -> object:
 Share = Annotated[
     float, Field(gt=0, le=1), BeforeValidator(_as_share, json_schema_input_type=float | str)
 ]  # 0.05 or 5%
+Tolerated = Annotated[float, Field(ge=0, le=1), BeforeValidator(_as_share, json_schema_input_type=float | str)]
 Seconds = Annotated[
     float, Field(gt=0, le=366 * 86_400), BeforeValidator(_as_seconds, json_schema_input_type=float | str)
 ]
@@ -57,6 +58,18 @@ class MarginsPart(_Part):
     latency: float = Field(
         default=0.05, gt=0, lt=1, description="In the share of answers slower than the stable release's p95."
     )
+
+
+class TolerancePart(_Part):
+    """How far above the stable release's own quantiles an answer's time, length or cost may lie: 0.1 or 10%."""
+
+    latency: Tolerated = Field(default=0.1, description="Of times.")
+    tokens: Tolerated = Field(default=0.2, description="Of the answer's length in tokens.")
+    cost: Tolerated = Field(default=0.2, description="Of USD.")
+
+    def of(self, amount: str) -> float:
+        """Of an amount, as readings name it: first_text, total, tokens, cost."""
+        return float(getattr(self, amount, self.latency))
 
 
 class GuardrailsPart(_Part):
@@ -112,6 +125,9 @@ class Plan(_Part):
         default=14 * 86_400.0, description="When a rollout that was not promoted is aborted: seconds, or 90m, 36h, 14d."
     )
     margins: MarginsPart = Field(default=MarginsPart(), description="How much worse still counts as no worse.")
+    tolerance: TolerancePart = Field(
+        default=TolerancePart(), description="How much slower, longer or dearer is no harm."
+    )
     guardrails: GuardrailsPart = Field(default=GuardrailsPart(), description="How much each kind of evidence weighs.")
     pilots: PilotsPart = Field(default=PilotsPart(), description="Who gets a candidate first, whatever its weight.")
     refresh: Literal["at_once", "by_steps"] = Field(

@@ -11,7 +11,7 @@ import secrets
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -31,6 +31,7 @@ from proveout.releases.rollouts import Rollouts
 from proveout.store.events import Kind, note
 from proveout.store.pool import Row, Session, Store, as_json
 
+RefreshState = Literal["running", "passed", "failed", "inconclusive", "put_off"]
 REFRESH = evidence.REFRESH  # the job's name too
 DATA_TESTS = "data-tests"
 QUESTIONS = 120
@@ -38,12 +39,13 @@ _SYSTEM = "system"
 _PAUSE_SECONDS = 600.0  # until what was put off is tried again
 _TRIES = 6  # of a snapshot that a stage cannot be asked about, until a person is told
 _OFFERED = ("workspace", "app", "stage", "knowledge", "snapshot")
+_ENDS: Mapping[Finding, RefreshState] = {"pass": "passed", "fail": "failed", "inconclusive": "inconclusive"}
 _PASSING = {error.code for error in (Unavailable, StorageFull, UpstreamFailed)}  # says nothing of the snapshot
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """What data tests look at: documents as it was made, those that could not be read, and of each that is still there
-    (digest, chunks, readers)."""
+    """What data tests look at: how many documents it was made of, how many could not be read, and of each that still
+    exists, by name, (digest, chunks, readers)."""
 
     documents: int
     unread: int
@@ -53,8 +55,8 @@ class Snapshot(msgspec.Struct, frozen=True):
 def figures(before: Snapshot, after: Snapshot) -> dict[Figure, float]:
     """Shares of documents, from 0 to 1.
 
-    `lost`: of those before, which are gone. `unread`, `empty` (without text), `duplicates` (the same content as another
-    one's): how much larger their share became. `widened`: of those in both, which more people may read.
+    `lost`: of the documents before, those that are gone. `unread`, `empty` (without text), `duplicates` (the content of
+    another one): by how much their share grew. `widened`: of the documents in both, those that more people may read.
     """
     both = before.members.keys() & after.members.keys()
     wider = [name for name in both if _widened(before.members[name][2], after.members[name][2])]
@@ -67,7 +69,7 @@ def figures(before: Snapshot, after: Snapshot) -> dict[Figure, float]:
     }
 
 
-def judge(found: Mapping[Figure, float], bounds: Sequence[Bound]) -> list[dict[str, Any]]:
+def run_data_tests(found: Mapping[Figure, float], bounds: Sequence[Bound]) -> list[dict[str, Any]]:
     """Each test with its figure, its bound and its verdict."""
     return [
         {
@@ -82,8 +84,8 @@ def judge(found: Mapping[Figure, float], bounds: Sequence[Bound]) -> list[dict[s
 
 
 def draw(cases: Sequence[Case], most: int = QUESTIONS) -> list[Case]:
-    """At most so many cases, of each kind (tags, answerable or not) its share and of each one at least, while there is
-    room; by a hash of their ids, so that the same are drawn each time."""
+    """A stratified sample of `most` cases: of each kind (tags, answerable or not) its share, and at least one while
+    there is room. Drawn by a hash of the ids, so the same each time."""
     kinds: dict[tuple[object, ...], list[Case]] = defaultdict(list)
     for case in sorted(cases, key=_place):
         kinds[(case.unanswerable, *sorted(case.tags))].append(case)
@@ -101,7 +103,7 @@ class Refreshes:
     gate: Gate
 
     async def tick(self, scope: Scope) -> None:
-        """Looks at every stage of the scope's workspace. A stage is offered one base's snapshot at a time, once."""
+        """Offers each stage of the scope's workspace one new snapshot at a time; a decided one never again."""
         async with self.store.within(scope) as session:
             running = await session.fetch("refreshes.running", workspace=scope.workspace)
         for row in running:
@@ -146,7 +148,7 @@ class Refreshes:
                     continue
                 about = {**where, "knowledge": use.name, "snapshot": snapshot}
                 if await session.row("refreshes.tried", **about, pause=_PAUSE_SECONDS) is None:
-                    stable = await self.gate.followed(session, release.workspace, release.app, stage)
+                    stable = await self.gate.stable_that_follows(session, release.workspace, release.app, stage)
                     if stable is None or stable.number != release.number:
                         return None
                     refresh = f"refresh_{secrets.token_hex(8)}"
@@ -190,7 +192,7 @@ class Refresh:
             where = {"workspace": scope.workspace, "knowledge": row["knowledge"]}
             found = [await session.row("snapshots.figures", **where, snapshot=s) for s in (pinned, row["snapshot"])]
         before, after = (msgspec.convert(one, Snapshot) for one in found)
-        return judge(figures(before, after), self.policy.tests)
+        return run_data_tests(figures(before, after), self.policy.tests)
 
     async def _ask(self, steps: Steps, refresh: str) -> dict[str, Any]:
         await self.renew()  # the release may be younger than what this process knows
@@ -241,9 +243,8 @@ class Refresh:
                 await self.rollouts.begin(session, _SYSTEM, release, row["stage"])
             elif verdict == "pass":
                 await routes.make_stable(session, _SYSTEM, release, row["stage"], False, action="refreshed")
-            state = {"pass": "passed", "fail": "failed"}.get(verdict, "inconclusive")
-            await end(session, row, state, reasons)
-        return {"refresh": refresh, "state": state}
+            await end(session, row, _ENDS[verdict], reasons)
+        return {"refresh": refresh, "state": _ENDS[verdict]}
 
     async def _read(self, session: Session, scope: Scope, refresh: str) -> tuple[Row, Release, Release | None]:
         """The refresh, the stable release that it began with, and the new one where it is derived and known here."""
@@ -254,8 +255,8 @@ class Refresh:
         return row, releases[scope.workspace, app, row["stable"]], releases.get((scope.workspace, app, row["release"]))
 
 
-async def end(session: Session, row: Row, state: str, reasons: Sequence[str]) -> None:
-    """Ends a refresh, once; what was decided is on record, what was put off is not decided."""
+async def end(session: Session, row: Row, state: RefreshState, reasons: Sequence[str]) -> None:
+    """Ends a refresh, once, and notes the decision for the log; one that is put off was not decided."""
     if await session.row("refreshes.end", refresh=row["id"], state=state, reasons=as_json(reasons)) is None:
         return
     if state != "put_off":
@@ -267,7 +268,7 @@ async def end(session: Session, row: Row, state: str, reasons: Sequence[str]) ->
 def _verdict(
     tests: Sequence[Mapping[str, Any]], asked: Mapping[str, Any] | None, release: Release, stable: Release
 ) -> tuple[Finding, list[str]]:
-    """What the figures say, and why."""
+    """The verdict of the data tests and the golden questions, and its reasons."""
     if asked is None:
         failed = [test for test in tests if test["verdict"] == "fail"]
         return "fail", [f"{t['id']}: {t['figure']} {t['value']:.1%}, at most {t['most']:.0%}" for t in failed]

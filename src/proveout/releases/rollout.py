@@ -1,9 +1,8 @@
 """What a rollout does next, from what it has seen: pure functions, so that thousands of rollouts can be simulated.
 
 RELIABILITY of the decisions: a rollback is demanded when the weighted average of the guardrails' e-values reaches 1/α,
-so a sound candidate is rolled back with probability ≤ α whatever the guardrails have in common and however often one
-looks. A promotion demands that every criterion by itself is shown to be no worse. Nothing is ever promoted for want of
-data.
+so a sound candidate is rolled back with probability ≤ α however the guardrails depend on each other and however often
+one looks. A promotion demands that every criterion by itself is shown to be no worse. Missing data never promotes.
 """
 
 from __future__ import annotations
@@ -48,6 +47,7 @@ _HARM_IN_SCORES = 0.02  # the mean of scores may be lower by this before it coun
 _SAMPLE = 100  # answers of the stable release from which the thresholds are frozen
 _COMPARABLE = 20  # scores, or answers that call tools, of the stable release from which on they hold a promotion
 _ANSWERS = ("first_text", "total", "unsupported")
+_NOW_AND_THEN = ("unsupported", "tool_errors", *SCORES)  # what not every request tells of
 _MISSED = 20  # answers in a row without a metric: it has stopped
 _LARGEST = 1e15  # beyond, JSON's numbers are no longer exact
 _USERS, _AGAIN = " of users", " again"  # the first event of each at a weight; the first that comes twice in a row
@@ -67,8 +67,8 @@ _SHARES: Mapping[str, Mapping[str, float]] = {
 """How each of the plan's four weights is shared among its tests."""
 
 Units = MutableMapping[str, dict[str, float]]
-"""Of each unit, by metric, up to which weight its place in the draw is known already; `METRIC last` where its last
-request was such an event."""
+"""By unit and metric: the weight up to which the unit's draw is known; `METRIC last`: its last request was bad. A
+request whose feedback was counted is there too, without metrics."""
 
 
 def weights(plan: Plan) -> dict[str, float]:
@@ -78,7 +78,7 @@ def weights(plan: Plan) -> dict[str, float]:
 
 
 class Counts(msgspec.Struct):
-    """What one arm has shown, in all or in this step."""
+    """Counts of one arm, over the whole rollout or this step."""
 
     calls: int = 0
     answered: int = 0
@@ -99,6 +99,7 @@ class Progress(msgspec.Struct):
     scores: dict[str, Betting] = {}
     criteria: dict[str, Betting] = {}
     split: SampleRatio = SampleRatio()
+    explained: float = 0.0  # of the evidence against the candidate, by the split, when it froze
     thresholds: dict[str, float] = {}
     gathered: dict[str, list[float]] = {}  # of the stable release, for thresholds that are not frozen yet
     total: dict[Arm, Counts] = msgspec.field(default_factory=lambda: {"stable": Counts(), "candidate": Counts()})
@@ -134,24 +135,26 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, and the numbers that made it."""
+    """What to do, why, and the numbers behind it."""
 
     action: Action
     reason: str
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def decide(machine: Machine, batch: Sequence[Reading], units: Units, now: float) -> Decision:
+def decide(machine: Machine, batch: Sequence[Reading], units: Units, now: float, *, behind: bool = False) -> Decision:
     """Takes in what has ended since, changes the machine, and says what was decided.
 
     `units` holds what is known of the units of the batch and is changed too. A paused rollout is watched, and rolled
-    back when it must be.
+    back when it must be. `behind`: more has ended than was read; then nothing goes forward.
     """
     observe(machine, batch, units)
     combined = log_e(machine)
     if batch:
         _remember(machine.progress, combined)
     decision = _decided(machine, now, combined)
+    if behind and decision.action in ("step", "promote"):
+        decision = Decision("hold", "more has happened than was read yet")
     if decision.action == "step":
         machine.step += 1
         machine.progress.stepped = now
@@ -163,21 +166,25 @@ def decide(machine: Machine, batch: Sequence[Reading], units: Units, now: float)
         "freeze": "frozen",
     }
     machine.state = ends.get(decision.action, machine.state)
+    if decision.action == "freeze":
+        machine.progress.explained = max(0.0, machine.progress.split.log_e)
     return decision
 
 
 def outlook(machine: Machine, now: float) -> Decision:
-    """What is to be decided of a rollout as it stands. Changes nothing."""
+    """The decision on a rollout as it stands. Changes nothing."""
     return _decided(machine, now, log_e(machine))
 
 
 def _decided(machine: Machine, now: float, combined: float) -> Decision:
     plan, progress = machine.plan, machine.progress
-    # Where the split itself is off, that explains as much of what looks like harm.
-    if crosses(combined - max(0.0, progress.split.log_e), plan.alpha):
+    # Where the split itself is off, that explains as much of what looks like harm: what it was when it froze, for what
+    # goes on under a broken split is a person's to end, and must not keep a broken candidate for ever.
+    explained = progress.explained if machine.state == "frozen" else max(0.0, progress.split.log_e)
+    if crosses(combined - explained, plan.alpha):
         heavy = {name: math.log(weight) for name, weight in progress.weights.items() if weight}
         worst = max(heavy, key=lambda name: heavy[name] + _log_e(progress, name))
-        reason = f"{_compared(progress, worst)}; combined e-value {_shown(combined)} ≥ {1 / plan.alpha:g}"
+        reason = f"{_compared(plan, progress, worst)}; combined e-value {_shown(combined)} ≥ {1 / plan.alpha:g}"
         return Decision("roll_back", reason, _numbers(machine))
     if machine.state != "frozen" and crosses(progress.split.log_e, SPLIT_ALPHA):
         split = progress.split
@@ -216,10 +223,14 @@ def _awaited(machine: Machine, now: float) -> Iterator[str]:
         if now - progress.newest.get(arm, -math.inf) > fresh:
             yield f"no call of the {arm} arm has ended for {fresh:.0f} s"
     yield from (f"{name} is no longer measured" for name in _ANSWERS if _stopped(machine, name))
+    for name in criteria(progress):
+        for arm in progress.step if name in _NOW_AND_THEN else ():
+            if not progress.step[arm].measured.get(name):
+                yield f"{name} was not measured with the {arm} arm in this step"
 
 
 def _stopped(machine: Machine, name: str) -> bool:
-    """Whether a metric of answers that was there is not any more: often enough in a row, or mostly, with either arm."""
+    """Whether an arm has lost a metric of answers: missing 20 times in a row, or in most answers of this step."""
     progress = machine.progress
     ever = progress.total["stable"].measured.get(name, 0) + progress.total["candidate"].measured.get(name, 0)
     if not ever:
@@ -230,7 +241,7 @@ def _stopped(machine: Machine, name: str) -> bool:
 
 
 def criteria(progress: Progress) -> list[str]:
-    """What a promotion demands to be shown: rates of bad events, slowness, scores; as far as they apply to the app."""
+    """The criteria of a promotion that apply to the app: rates of bad events, slowness, scores."""
     stable, candidate = (progress.total[arm].measured for arm in ("stable", "candidate"))
     applies = {name: stable.get(name, 0) >= _COMPARABLE for name in ("tool_errors", *SCORES)}
     applies["judge"] &= not _differ(progress.judges)
@@ -260,12 +271,16 @@ def observe(machine: Machine, batch: Sequence[Reading], units: Units) -> None:
     seen = _Sorted()
     exposed: list[tuple[bool, float]] = []
     for reading in batch:
+        if reading.about is not None:
+            if not (reading.bad or reading.scores) or reading.about in units:
+                continue  # the first word on a request counts, however often it is said
+            units[reading.about] = {}
         if reading.exposed and (reading.unit is None or reading.unit not in units):
             exposed.append((reading.candidate, reading.weight))
         if reading.unit is not None:
             units.setdefault(reading.unit, {})
-        _count(progress, reading)
-        seen.sort(progress, reading, units)
+        _count(machine.plan, progress, reading)
+        seen.sort(machine.plan, progress, reading, units)
         _gather(progress, reading)
     for test, events in seen.harm.items():
         fresh = BadEvents.of(RARE if test.endswith(_AGAIN) else RATIOS)
@@ -279,15 +294,15 @@ def observe(machine: Machine, batch: Sequence[Reading], units: Units) -> None:
 
 
 class _Sorted:
-    """What a batch shows, by test and metric."""
+    """What the tests take in of a batch, by test and metric."""
 
     def __init__(self) -> None:
         self.harm: dict[str, list[Seen]] = defaultdict(list)
         self.scores: dict[str, list[Seen]] = defaultdict(list)
         self.shown: dict[str, list[Seen]] = defaultdict(list)
 
-    def sort(self, progress: Progress, reading: Reading, units: Units) -> None:
-        for name, value in _values(progress, reading):
+    def sort(self, plan: Plan, progress: Progress, reading: Reading, units: Units) -> None:
+        for name, value in _values(plan, progress, reading):
             of_user = reading.unit is not None and name in reading.bad
             if of_user and _is_again(reading, name, value, units):
                 self.harm[name + _AGAIN] += _drawn(reading, name + _AGAIN, value, units)
@@ -304,18 +319,18 @@ class _Sorted:
 
 
 def _remember(progress: Progress, combined: float) -> None:
-    """Keeps the course of the evidence, more coarsely the longer it is."""
+    """Adds a point to the e-value's history; drops every second one when there are too many."""
     progress.history.append(round(combined / math.log(10), 3))
     if len(progress.history) > _KEPT:
         progress.history = progress.history[::2]
 
 
 def _drawn(reading: Reading, name: str, value: float, units: Units) -> list[Seen]:
-    """An event, or a score, with the chance that it is the candidate's, given what is known of its unit; or nothing.
+    """An event, or a score, with the probability that its unit was drawn to the candidate; empty if that is known.
 
-    A request that was drawn for itself: the weight. A user's place in the draw stays, so his second event at a weight
-    says nothing new of the candidate: it is left out. At a higher weight w, who is known to be above f is the
-    candidate's with the chance (w − f) / (1 − f). Thus a user with a broken client is one event, not a thousand.
+    For a request that was drawn by itself it is the weight. A user is drawn once: a second event at the same weight
+    says nothing new and is left out, and when the weight rises from f to w, a user who was not drawn at f is the
+    candidate's with probability (w − f) / (1 − f). So a user with a broken client is one event, not a thousand.
     """
     if reading.unit is None:
         return [Seen(reading.candidate, value, reading.weight)]
@@ -328,11 +343,11 @@ def _drawn(reading: Reading, name: str, value: float, units: Units) -> list[Seen
 
 
 def _is_again(reading: Reading, name: str, value: float, units: Units) -> bool:
-    """Whether it is such an event of a user whose request before was one.
+    """Whether this user's previous request had the same bad event. Remembers this one.
 
-    Users are free to be as they like, so nothing but the draw of each user is chance, and no test can make more of one
-    than 1 / weight. A first event spends that on what happens to everybody sooner or later; two in a row hardly happen
-    unless something is broken, so their test gets nearer to it.
+    Only a user's draw is random, not what the user does, so no test can make more of one user than 1 / weight. First
+    events happen to everybody sooner or later. Two in a row hardly happen unless something is broken: a test of their
+    own, with the ratios of RARE, comes nearer to that bound.
     """
     used, last = units[str(reading.unit)], f"{name} last"
     was = used.pop(last, 0.0)
@@ -341,21 +356,23 @@ def _is_again(reading: Reading, name: str, value: float, units: Units) -> bool:
     return bool(was) and value > 0.5
 
 
-def _values(progress: Progress, reading: Reading) -> Iterator[tuple[str, float]]:
-    """What the tests see of a reading: bad events, and whether amounts are above their thresholds."""
+def _values(plan: Plan, progress: Progress, reading: Reading) -> Iterator[tuple[str, float]]:
+    """What the tests see of a reading: bad events, and whether amounts are above their thresholds by more than is
+    tolerated."""
     yield from reading.bad.items()
     for name, amount in reading.amounts.items():
+        tolerated = 1 + plan.tolerance.of(name)
         for quantile in online.QUANTILES:
             threshold = progress.thresholds.get(test := f"{name}_{quantile}")
             if threshold is not None:
-                yield test, float(amount > threshold) if math.isfinite(amount) else math.nan
+                yield test, float(amount > threshold * tolerated) if math.isfinite(amount) else math.nan
 
 
-def _count(progress: Progress, reading: Reading) -> None:
+def _count(plan: Plan, progress: Progress, reading: Reading) -> None:
     arm: Arm = "candidate" if reading.candidate else "stable"
     values = {**reading.bad, **reading.amounts, **reading.scores}
     measured = [name for name, value in values.items() if math.isfinite(value)]
-    above = {test: v > 0.5 for test, v in _values(progress, reading) if test in progress.thresholds and v == v}
+    above = {test: v > 0.5 for test, v in _values(plan, progress, reading) if test in progress.thresholds and v == v}
     for counts in (progress.total[arm], progress.step[arm]):
         counts.calls += reading.call
         counts.answered += bool(reading.amounts)
@@ -404,7 +421,7 @@ def log_e(machine: Machine) -> float:
 
 
 def _log_e(progress: Progress, name: str) -> float:
-    """Requests that were drawn for themselves, and users, each say their part: e-values of either multiply."""
+    """Multiplies the e-value of requests drawn one by one with that of users."""
     if name in progress.scores:
         return progress.scores[name].log_e
     tests = (progress.tests.get(name + part, BadEvents()) for part in ("", _USERS, _AGAIN))
@@ -453,7 +470,7 @@ def arms(counts: Mapping[Arm, Counts]) -> dict[str, Any]:
 
 
 def _numbers(machine: Machine) -> dict[str, Any]:
-    """What made a decision, for the record."""
+    """The numbers behind a decision, for the record."""
     plan, progress = machine.plan, machine.progress
     e_values = {one["name"]: one["e_value"] for one in guardrails(machine) if one["e_value"] != 1}
     return {
@@ -469,7 +486,7 @@ def _numbers(machine: Machine) -> dict[str, Any]:
     }
 
 
-def _compared(progress: Progress, name: str) -> str:
+def _compared(plan: Plan, progress: Progress, name: str) -> str:
     """A metric of both arms in words, its name first."""
     candidate, stable = progress.total["candidate"], progress.total["stable"]
     if name in SCORES:
@@ -478,7 +495,10 @@ def _compared(progress: Progress, name: str) -> str:
     if name in progress.thresholds:
         amount, quantile = name.rsplit("_", 1)
         more, unit = _MORE[amount]
-        happened = f"{more} than {_amount(progress.thresholds[name])} {unit}, the stable release's {_NAMED[quantile]}"
+        tolerated = plan.tolerance.of(amount)
+        most = _amount(progress.thresholds[name] * (1 + tolerated))
+        above = f"{100 * tolerated:.3g} % above " if tolerated else ""
+        happened = f"{more} than {most} {unit}, {above}the stable release's {_NAMED[quantile]}"
         counted = [(one.above.get(name, 0), one.compared.get(name, 0)) for one in (candidate, stable)]
         name, what = amount.replace("_", " "), "answers"
     else:

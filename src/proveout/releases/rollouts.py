@@ -30,6 +30,7 @@ from proveout.store.pool import Row, Session, Store, as_json
 
 Order = Literal["pause", "resume", "promote", "abort"]
 _ENTRIES = 5000  # of the log, in one transaction
+_BEHIND_SECONDS = 2.0  # until what happened is missed in the log
 _SAMPLED = 1000  # answers of the stable release from which thresholds are frozen
 _WEEK, _BASELINE = 7, 10_000  # days, and requests, of the baseline
 _OUTCOMES = 100  # that are shown: their names are their givers' own
@@ -68,8 +69,8 @@ class Rollouts:
             label = f"{release.app}@{running['release']}"
             raise Conflict(f"A rollout of {label} to {stage} is {running['state']}: abort it, or wait for its end.")
         await self.routes.gate.demand(session, release, stage)
-        progress = await _begin(session, release.app, stage, stable["stable"])
-        newest = await session.row("readings.newest")
+        progress = await _first_progress(session, release.app, stage, stable["stable"])
+        newest = await session.row("readings.newest", seconds=_BEHIND_SECONDS)
         assert newest is not None
         row = {"id": rollout, **where, "release": release.number, "stable": stable["stable"], "key": by}
         kept = {"plan": as_json(plan.model_dump(mode="json")), "progress": as_json(progress)}
@@ -114,7 +115,7 @@ class Rollouts:
         await decided(session, row, order, by, f"{order}d by hand", {"step": machine.step, "weight": machine.weight})
 
     async def _promote(self, session: Session, by: str, row: Row, decision: Decision, *, demand: bool) -> str:
-        """Makes the candidate stable; answers with what the gate lacks, "" where it is done."""
+        """Makes the candidate stable. Returns what the candidate still lacks for the gate; "" if it was promoted."""
         stage: StageName = row["stage"]
         release = self.directory().releases[row["workspace"], row["app"], row["release"]]
         checked = await self.routes.gate.check(session, release, stage)
@@ -139,16 +140,18 @@ class Rollouts:
         where = {name: named[name] for name in ("workspace", "app", "stage")}
         mine = await session.row("routes.try_lock", **where)
         row = await self.routes.active(session, **where) if mine and mine["mine"] else None
-        newest = await session.row("readings.newest")
+        newest = await session.row("readings.newest", seconds=_BEHIND_SECONDS)
         if row is None or row["id"] != named["id"] or newest is None:
             return  # another worker, or a person, is at it
         until = min(newest["position"], row["position"] + _ENTRIES)
-        about = {"app": row["app"], "stage": row["stage"], "started": row["started"]}
+        about = {name: row[name] for name in ("app", "stage", "started", "stable", "release")}
         seen = await session.fetch("readings.since", **about, after=row["position"], until=until)
         batch = [online.read(one) for one in seen]
-        units = await _units(session, row["id"], [one.unit for one in batch if one.unit is not None])
+        names = [name for one in batch for name in (one.unit, one.about) if name is not None]
+        units = await _units(session, row["id"], names)
         machine = _machine(row)
-        decision = decide(machine, batch, units, time.time())
+        behind = bool(newest["behind"]) or until < newest["position"]
+        decision = decide(machine, batch, units, time.time(), behind=behind)
         news = bool(batch) or until - row["position"] >= _ENTRIES
         if decision.action == "hold" and not news:
             return
@@ -203,8 +206,8 @@ class Rollouts:
             return [await _shown(session, row) for row in rows]
 
 
-async def _begin(session: Session, app: str, stage: StageName, stable: int) -> Progress:
-    """A progress whose thresholds are frozen as far as the stable release has answered lately."""
+async def _first_progress(session: Session, app: str, stage: StageName, stable: int) -> Progress:
+    """The progress of a new rollout, with the thresholds that recent answers of the stable release are enough for."""
     progress = Progress(stepped=time.time())
     rows = await session.fetch("readings.of_stable", app=app, stage=stage, release=stable, limit=_SAMPLED)
     amounts = [online.amounts(row) for row in rows]
@@ -214,7 +217,7 @@ async def _begin(session: Session, app: str, stage: StageName, stable: int) -> P
 
 
 async def _units(session: Session, rollout: str, names: list[str]) -> Units:
-    """What the rollout knows of these units; those that it has not met are not there."""
+    """What the rollout knows of these units; those that it has not seen are absent."""
     if not names:
         return {}
     rows = await session.fetch("exposures.get", rollout=rollout, units=list(set(names)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from proveout.domain import Candidate, Principal, Release, Right, StageName
@@ -13,8 +14,9 @@ from proveout.store.events import Kind, note
 from proveout.store.pool import Row, Session, Store, as_json
 
 Ended = Literal["promoted", "rolled_back", "aborted"]
-_SHORTEST_REASON = 20  # characters
+_SHORTEST_REASON = 20  # letters and digits
 _STAY_SECONDS = 86_400.0
+_JUST_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,9 @@ class Routes:
     ) -> Release:
         """Makes an earlier stable release of the stage stable again: number `to`, or the last good one before.
 
-        It passed the gate when it came: one that broke the glass is not gone back to, and one that was itself rolled
-        back from only when it is named. A rollout ends; where no number is given that is all: its candidate is what is
-        rolled back from. Raises Conflict, and NotFound for a stage without a release.
+        It must have come through the gate, not by breaking the glass; one that was itself rolled back from must be
+        named. A rollout under way ends; without `to` that is all, for its candidate is what is rolled back. Raises
+        Conflict, and NotFound for a stage without a release.
         """
         async with self.store.within(principal.scope) as session:
             await self.lock(session, principal.key.workspace, app, stage)
@@ -69,10 +71,26 @@ class Routes:
                 await self.end(session, principal.key.id, active, "rolled_back", "rolled back by hand")
                 if to in (None, active["stable"]):
                     return releases[active["stable"]]
+            if to is None:
+                await self._just_ended(session, about, tenures[0])
             back = releases[_way_back(tenures, f"{app} in {stage}", to)]
             await session.run("tenures.withdraw", **about)
             await self.make_stable(session, principal.key.id, back, stage, broke_glass=False, action="rolled_back")
         return back
+
+    async def _just_ended(self, session: Session, about: Mapping[str, Any], tenure: Row) -> None:
+        """Raises Conflict where the rollout that somebody wants to end has just ended itself: what is stable now was
+        so before it, and is not in doubt."""
+        row, stable = await session.row("rollouts.latest", **about), tenure["release"]
+        if row is None or row["state"] != "rolled_back" or row["started"] < tenure["since"]:
+            return
+        since = (datetime.now(UTC) - row["ended"]).total_seconds()
+        if since < _JUST_SECONDS:
+            app, stage = about["app"], about["stage"]
+            raise Conflict(
+                f"{app}@{row['release']} was rolled back {since:.0f} s ago, and {app}@{stable} serves all of {stage}. "
+                "To leave that one too, name the release to go to."
+            )
 
     # -- within a transaction that holds the stage's lock ----------------------------------------------
 
@@ -113,7 +131,7 @@ class Routes:
     ) -> None:
         """Ends a rollout: its candidate gets no more traffic, and the decision is on record.
 
-        After a promotion the conversations on the stable release stay there for a day, unless something else happens.
+        After a promotion, conversations on the old stable release stay on it for a day, or until the stage changes.
         """
         where = {name: rollout[name] for name in ("workspace", "app", "stage")}
         if state == "promoted":
@@ -177,8 +195,10 @@ def _way_back(tenures: Sequence[Row], where: str, to: int | None) -> int:
 def _may_break(principal: Principal, reason: str) -> None:
     if Right.RELEASES_BREAK_GLASS not in principal.rights:
         raise NotFound(f"There is no such thing here, or your key does not grant it ({Right.RELEASES_BREAK_GLASS}).")
-    if len(reason.strip()) < _SHORTEST_REASON:
-        raise InvalidInput(f"break_glass: give the reason in {_SHORTEST_REASON} characters or more: it is recorded.")
+    if sum(character.isalnum() for character in reason) < _SHORTEST_REASON:
+        raise InvalidInput(
+            f"break_glass: give the reason in {_SHORTEST_REASON} letters and digits or more: it is recorded."
+        )
 
 
 def _about(release: Release, stage: StageName) -> dict[str, object]:

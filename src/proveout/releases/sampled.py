@@ -14,8 +14,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import msgspec
-
 from proveout.access.keys import system
 from proveout.domain import Message, Release, Scope
 from proveout.errors import Conflict, ProveoutError, Truncated, Unavailable, UpstreamFailed
@@ -24,10 +22,11 @@ from proveout.evals.runner import whole
 from proveout.ledger.journal import new_request_id
 from proveout.ledger.payloads import Payload
 from proveout.releases.judging import MAX_TOKENS, PURPOSE, asker
+from proveout.releases.own_tests import own_tests
 from proveout.serving.call import Asked, Call, Rooms
 from proveout.store.events import Kind, note
 from proveout.store.pool import Store, as_json
-from proveout.store.sealing import Keyring, unseal
+from proveout.store.sealing import Keyring
 
 BATCH = 4  # answers at a time
 _LATE = timedelta(hours=1)  # what was answered before is left, however long no worker was there
@@ -101,12 +100,9 @@ class Sampling:
     async def _of(self, scope: Scope, release: Release) -> tuple[Judge, str, bool]:
         """A release's judge, its digest, and whether an evaluation has shown that it may decide."""
         async with self.store.within(scope) as session:
-            about = {"workspace": scope.workspace, "app": release.app, "number": release.number}
-            row = await session.row("releases.golden", **about)
-            key = await self.keyring.workspace(session, scope.workspace)
-            if row is None or row["judge"] is None:
+            judge = (await own_tests(session, self.keyring, release)).judge
+            if judge is None:
                 raise Conflict(f"{release.label} came without a judge.")
-            judge = msgspec.json.decode(unseal(key, row["judge"], "judge"), type=Judge)
             digest = judge.digest(self.rooms.catalogue.digest(judge.model))
             known = await session.row("evaluations.judge", app=release.app, digest=digest)
         return judge, digest, bool(known and known["decides"])

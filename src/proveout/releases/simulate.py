@@ -48,7 +48,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a simulated rollout ended, `running` when the requests did first."""
+    """How a simulated rollout ended; `running` if the requests ended first."""
 
     state: State
     reason: str
@@ -65,7 +65,7 @@ def simulate(
     random: Random,
     every: int = 10,
 ) -> End:
-    """One rollout of at most so many requests, looked at after `every` few of them."""
+    """One rollout over at most `requests` requests, with a decision after every `every` of them."""
     machine, took = Machine(plan, 0.0, Progress(0.0)), 0
     units: Units = {}
     for name in ("first_text", "total"):
@@ -99,7 +99,7 @@ class Regression:
 
 
 def regressions(stable: Behaviour) -> list[Regression]:
-    """Sizes of regressions that one would like to know the price of; the first is none."""
+    """Regressions of several sizes to simulate; the first is none."""
     found = [Regression("none", stable)]
     for name, sizes in (("errors", (0.02, 0.1, 0.5)), ("unsupported", (0.1, 0.3))):
         for size in sizes if name in stable.bad else ():
@@ -140,5 +140,5 @@ def _score(mean: float, random: Random) -> float:
 
 
 def seeds(count: int, base: int = 0) -> Iterator[Random]:
-    """As many independent sources of chance."""
+    """`count` independent random generators."""
     return (Random(f"{base}/{number}") for number in range(count))  # noqa: S311 - invented traffic

@@ -19,28 +19,35 @@ _DIGITS = 13  # hexadecimal, of a hash: 52 bits, which a float holds exactly
 async def draw(call: Call, candidate: Candidate, assignments: Assignments) -> tuple[Drawn, str | None]:
     """The arm of a call, and the salted hash of whom it was drawn for; None: for the request alone."""
     asked = call.asked
-    name = f"user {asked.user}" if asked.user else f"conversation {asked.conversation}" if asked.conversation else None
-    unit = None if name is None else hashed(candidate.salt, name)
+    talk = _conversation(call, candidate.salt)
+    unit = hashed(candidate.salt, f"user {asked.user}") if asked.user else talk
     if _is_pilot(call, candidate, unit):
         drawn = Drawn("candidate", None)
     else:
         place = chance(unit or hashed(candidate.salt, f"request {call.request}"))
         drawn = Drawn("candidate" if place < candidate.weight else "stable", candidate.weight)
-    if asked.conversation is None:
+    if talk is None:
         return drawn, unit
     # A conversation that is met in the middle began before the rollout: on the stable release.
-    conversation = hashed(candidate.salt, f"conversation {asked.conversation}")
     first = Drawn("stable", None) if asked.is_met else drawn
-    return await assignments.keep(candidate.rollout, conversation, first), unit
+    return await assignments.keep(candidate.rollout, talk, first), unit
 
 
 async def stays(call: Call, retired: Retired, assignments: Assignments) -> bool:
     """Whether a call goes on with a conversation that was on the release that a rollout has replaced since."""
-    asked = call.asked
-    if asked.conversation is None or not asked.is_met or datetime.now(UTC) >= retired.until:
+    talk = _conversation(call, retired.salt)
+    if talk is None or not call.asked.is_met or datetime.now(UTC) >= retired.until:
         return False
-    kept = await assignments.kept(retired.rollout, hashed(retired.salt, f"conversation {asked.conversation}"))
+    kept = await assignments.kept(retired.rollout, talk)
     return kept is not None and kept.arm == "stable"
+
+
+def _conversation(call: Call, salt: str) -> str | None:
+    """The salted hash of a call's conversation: of this key and user, for others may number theirs alike."""
+    asked = call.asked
+    if not asked.conversation:
+        return None
+    return hashed(salt, f"conversation {call.principal.key.id} {asked.user or ''} {asked.conversation}")
 
 
 def hashed(salt: str, name: str) -> str:

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from proveout.configfile import Plain
 from proveout.domain import Event, Finish, Message, Parameters, Prompt, Text, Timeouts, Usage
 from proveout.engine.catalogue import Catalogue, Provider
 from proveout.errors import InvalidInput, NotFound, ProveoutError, Unavailable, UpstreamFailed
-from proveout.settings import PlainSettings
 
-FIELDS = PlainSettings("question", "answer", "length")
+FIELDS = Plain(prompt="question", text="answer", max_tokens="length")
 
 
 def ask(
-    answer: object, status: int = 200, fields: PlainSettings = FIELDS, messages: Sequence[Message] = ()
+    answer: object, status: int = 200, fields: Plain = FIELDS, messages: Sequence[Message] = ()
 ) -> tuple[list[Event], list[Any]]:
     """What comes of a question to a provider of a catalogue that answers so, and what it was asked."""
     asked = []
@@ -55,7 +55,7 @@ def test_a_question_is_a_json_object_and_so_is_its_answer() -> None:
 
 
 def test_by_default_it_is_asked_as_the_simplest_services_are() -> None:
-    events, asked = ask({"generated_text": "25"}, fields=PlainSettings())
+    events, asked = ask({"generated_text": "25"}, fields=Plain())
     assert events[0] == Text("25") and asked[0][2] == {"prompt": "Be short.\n\nWie viel?"}
 
 

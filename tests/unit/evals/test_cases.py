@@ -10,7 +10,7 @@ import pytest
 from proveout.access.rights import ROLES
 from proveout.domain import Key, Message, Principal
 from proveout.errors import InvalidInput
-from proveout.evals.cases import Case, Turn, deal, digest, read_cases, write_cases
+from proveout.evals.cases import Case, Turn, deal, digest, distinct, read_cases, write_cases
 from proveout.evals.runner import check_groups
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -71,6 +71,13 @@ def test_what_nobody_wrote_counts_once_it_is_reviewed() -> None:
     )
     assert (draft.counts, done.counts) == (False, True)
     assert "not neither" in said('{"id": "b", "question": "q", "origin": "traffic", "reviewed": "ann@example.com"}')[0]
+
+
+def test_copies_and_what_was_trained_on_show_nothing() -> None:
+    asked = [Case("a", "Who?", facts=["I"]), Case("b", "Who?", facts=["me"]), Case("c", "Who?", groups=["hr"])]
+    assert [case.id for case in distinct(asked)] == ["a", "c"]
+    assert not Case("a", "Who?", facts=["I"], split="train").counts and asked[0].counts
+    assert said('{"id": "a\\u0000", "question": "q", "facts": ["f"]}') != []
 
 
 def test_a_conversation_is_sent_whole_and_asks_its_last_turn() -> None:

@@ -9,8 +9,9 @@ import pytest
 from bench.statistics import METRICS, caught, false_alarms, toxic_caught
 
 from proveout.evals.compare import Comparison, Metric, changed_most, compare, word_distance
-from proveout.evals.plan import Effort, answers_for_rare, enough_repeats, plan
-from proveout.evals.targets import judge_target, parse_target
+from proveout.evals.plan import Effort, enough_repeats, plan
+from proveout.evals.scorers import kinds
+from proveout.evals.targets import judge_target, mistakes, parse_target
 
 CORRECT = {"correct": Metric("correct", "binary", "higher", 0.05)}
 
@@ -118,7 +119,6 @@ def test_answers_that_changed_most_come_first() -> None:
     before = {"a": "the sky is blue today", "b": "leave is 25 days", "c": "same", "gone": "x"}
     after = {"a": "the sky is blue now", "b": "ask your manager", "c": "same"}
     assert [c.case for c in changed_most(before, after, 5)] == ["b", "a"]
-    assert changed_most(before, after, 1, lambda a, b: float("sky" in a))[0].case == "a"
     assert word_distance("a b", "a b") == 0 == word_distance("", "") and word_distance("a", "b") == 1
 
 
@@ -167,6 +167,46 @@ def test_a_target_at_the_end_of_the_scale_is_about_these_cases() -> None:
     assert judge_target(never, [[1.0]] * 20 + [[0.0]], "binary").verdict == "fail"
 
 
+def test_a_target_that_no_number_of_cases_shows_wants_ten() -> None:
+    target = parse_target("correct", ">= 1")
+    assert target is not None
+    few, many = (judge_target(target, [[1.0]] * n, "binary") for n in (2, 40))
+    assert (few.verdict, few.more_cases, many.verdict) == ("inconclusive", 8, "pass")
+    assert "of these 40 cases, which alone are judged, at least 0.9278 with 95 % confidence" in many.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("correct", 0.9, 'write it as ">= 0.8"'),
+        ("facts", "> = 0.9", "cannot be read"),
+        ("answering", ">= 0.9 of cases", "cannot be read"),
+        ("ttft_p95", "<= 1", "say the unit"),
+        ("unsuported", "< 1 %", "did you mean `unsupported`?"),
+        ("correct", ">= 80", "from 0 to 1"),
+        ("correct", ">= 0.8", None),
+        ("total_p95", "<= 2 s", None),
+        ("cost_per_answer", "<= 0.002 USD", None),
+        ("deflection", "a third fewer tickets", None),
+        ("deflection", ">= 30 %", None),
+        ("polite", ">= 0.9", None),
+    ],
+)
+def test_targets_that_are_meant_to_be_measured(name: str, text: object, said: str | None) -> None:
+    known = {**kinds(), "polite": "binary"}
+    found = dict(mistakes({name: text}, known))
+    assert found == {} if said is None else said in found[name]
+
+
+def test_what_would_decide_between_the_same_answers_does() -> None:
+    """As many cases as it asks for, and not one fewer."""
+    metric = {"correct": Metric("correct", "binary", "higher", 0.05)}
+    for n in (40, 71):
+        (found,) = compare(runs(right(n)), runs(right(n)), {}, metric).metrics
+        assert found.overall.verdict == "inconclusive" and found.overall.more_cases == 72 - n
+    assert compare(runs(right(72)), runs(right(72)), {}, metric).verdict == "pass"
+
+
 def test_plans() -> None:
     made = plan(0.1, 120)
     assert made.repeats and not made.measured and made.answers == 240 * made.repeats
@@ -184,6 +224,5 @@ def test_plans() -> None:
     assert (enough_repeats(0.1, 120, 0.1) or 99) < (enough_repeats(0.1, 120, 0.1, alpha=0.005) or 0)
     # by hand: 0.1 √120 = 1.095; 1.96 √(0.1 + 0.032) + 2.054 √0.032 = 1.080 with ten repeats, 1.109 with nine
     assert enough_repeats(0.1, 120, 0.16) == 10
-    assert (answers_for_rare(0.01, 1e-4) or 0) == pytest.approx(388, rel=0.03)
     with pytest.raises(ValueError, match="effect"):
         plan(0)

@@ -158,6 +158,7 @@ def test_scorers_are_found_without_running_them() -> None:
         ("def f(:", "scorers.py:1"),
         ("x = 1", "declares no scorer"),
         ("\ndef f(a): pass", "scorers.py:2: f"),
+        ("def f(case, delivered): return 1\nasync def g(case, delivered): return 1", "scorers.py:2: g: .* not `async"),
     ):
         with pytest.raises(InvalidInput, match=message):
             custom_scorers(code, FILE)

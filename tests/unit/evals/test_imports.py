@@ -17,19 +17,56 @@ def lines(*records: object) -> str:
 
 
 def one(form: Form, record: object) -> Case:
-    (case,) = import_cases(lines(record), "d.jsonl", form)
+    (case,) = import_cases(lines(record), "d.jsonl", form).cases
     return case
 
 
 def test_langfuse() -> None:
     item = {"id": "item-1", "datasetId": "d", "input": {"question": "How long?"}, "metadata": {"tags": ["hr"]}}
     case = one("langfuse", item | {"expectedOutput": {"answer": "25 days"}, "status": "ACTIVE"})
-    assert (case.id, case.question, case.reference, case.tags) == ("item-1", "How long?", "25 days", ["hr"])
+    assert (case.id, case.question, case.facts, case.tags) == ("item-1", "How long?", ["25 days"], ["hr"])
     turns = [("user", "Hi"), ("assistant", "Yes?"), ("user", "How long?"), ("assistant", "25 days")]
     messages = [{"role": role, "content": content} for role, content in turns]
     chat = one("langfuse", {"id": "i", "input": messages, "expectedOutput": "25 days"})
     assert chat.asked == "How long?" and len(chat.conversation) == 3
     assert not case.counts and case.origin == "import"
+    kept = import_cases(lines(item, item | {"id": "old", "status": "ARCHIVED"}), "d", "langfuse")
+    assert ([case.id for case in kept.cases], kept.archived) == (["item-1"], 1)
+
+
+LONG = " ".join(["word"] * 13)
+
+
+@pytest.mark.parametrize(
+    ("form", "asked", "expected"),
+    [
+        ("langfuse", "input", "expectedOutput"),
+        ("mlflow", "inputs", "expectations"),
+        ("openai", "input", "ideal"),
+    ],
+)
+def test_a_short_answer_is_a_fact_and_a_long_one_the_reference_whosever_it_is(
+    form: Form, asked: str, expected: str
+) -> None:
+    for text, facts, reference in ((LONG[5:], [LONG[5:]], ""), (LONG, [], LONG)):
+        told = {"expected_response": text} if form == "mlflow" else text
+        case = one(form, {asked: {"question": "How?"}, expected: told})
+        assert (case.question, case.facts, case.reference) == ("How?", facts, reference)
+
+
+@pytest.mark.parametrize(
+    ("form", "record"),
+    [
+        ("langfuse", {"input": {"question": "How?", "context": "Of old"}}),
+        ("langfuse", {"input": {"messages": [{"role": "user", "content": "How?"}], "context": "Of old"}}),
+        ("mlflow", {"inputs": {"question": "How?", "context": ["Of old"]}}),
+        ("openai", {"input": "How?", "ideal": "So", "context": "Of old"}),
+        ("openai", {"item": {"question": "How?", "correct_label": "So", "context": "Of old"}}),
+    ],
+)
+def test_what_is_asked_beside_the_question_is_not_lost_silently(form: Form, record: object) -> None:
+    with pytest.raises(InvalidInput, match=r"^d\.jsonl:1: `context` would be lost: "):
+        one(form, record)
 
 
 def test_mlflow() -> None:
@@ -43,7 +80,9 @@ def test_mlflow() -> None:
         "tags": {"topic": "hr"},
     }
     case = one("mlflow", record)
-    assert (case.question, case.facts, case.reference) == ("How long?", ["25 days", "per year"], "25 days")
+    assert (case.question, case.facts, case.reference) == ("How long?", ["25 days", "per year"], "")
+    with pytest.raises(InvalidInput, match="`expected_facts` is a list"):
+        one("mlflow", {"inputs": {"question": "How?"}, "expectations": {"expected_facts": "25 days"}})
     assert (case.documents, case.tags, case.conversation) == (["leave.md"], ["topic:hr"], [])
     assert case.id == one("mlflow", record).id != one("mlflow", record | {"inputs": {"question": "How?"}}).id
 
@@ -61,10 +100,10 @@ def test_openai_evals() -> None:
 
 def test_imported_cases_are_a_data_set_once_reviewed() -> None:
     text = lines({"input": "a?", "ideal": "b"}, {"input": "c?", "ideal": "d"})
-    cases = import_cases(text, "d.jsonl", "openai", reviewed="ann@example.com")
+    cases = import_cases(text, "d.jsonl", "openai", reviewed="ann@example.com").cases
     assert all(case.counts for case in cases)
     assert read_cases(write_cases(cases), "g") == cases
-    assert import_cases(json.dumps([json.loads(line) for line in text.split("\n")]), "d.json", "openai") == [
+    assert import_cases(json.dumps([json.loads(line) for line in text.split("\n")]), "d.json", "openai").cases == [
         Case(c.id, c.question, facts=c.facts, origin="import") for c in cases
     ]
 
@@ -81,7 +120,7 @@ def test_every_record_that_is_not_understood_is_named() -> None:
         import_cases('{"nonsense": 1}', "d", "openai")
     with pytest.raises(InvalidInput, match=r"d:1: nothing says what a right answer holds"):
         import_cases('{"inputs": {"ticket": "Where?"}}', "d", "mlflow", reviewed="Ann")
-    assert import_cases('{"inputs": {"ticket": "Where?"}}', "d", "mlflow")[0].question == "Where?"
+    assert import_cases('{"inputs": {"ticket": "Where?"}}', "d", "mlflow").cases[0].question == "Where?"
     with pytest.raises(InvalidInput, match=r"d\.json: "):
         import_cases("[1,", "d.json", "langfuse")
 
@@ -111,10 +150,10 @@ def mask(text: str) -> str:
 
 def test_traffic_is_sampled_masked_and_waits_for_a_review() -> None:
     asked = [Asked(f"r{n}", f"Ann asks number {n % 50}?", groups=["it", "hr"]) for n in range(100)]
-    drafts = from_traffic(asked, mask, most=20, seed=1)
+    drafts = from_traffic(asked, mask, most=20)
     assert len(drafts) == 20 == len({case.question for case in drafts})
     assert all("Ann" not in case.question and not case.counts and case.groups == ["hr", "it"] for case in drafts)
-    assert drafts == from_traffic(asked, mask, 20, seed=1) != from_traffic(asked, mask, 20, seed=2)
+    assert drafts == from_traffic(asked, mask, 20)
     assert len(from_traffic(asked, mask, most=500)) == 50
     assert read_cases(write_cases(drafts), "g") == drafts
 

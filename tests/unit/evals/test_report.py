@@ -7,16 +7,29 @@ import json
 import math
 import random
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 import msgspec
 import pytest
 
 from proveout.evals.bias import Gap
+from proveout.evals.cases import Case, Numeric
 from proveout.evals.compare import Metric, changed_most, compare
 from proveout.evals.judge import Agreement, Judgement, Preferences
 from proveout.evals.plots import forest
-from proveout.evals.report import Missed, Report, Score, as_html, as_json, as_junit, as_markdown, number, verdict_of
+from proveout.evals.report import (
+    Missed,
+    Report,
+    Score,
+    as_html,
+    as_json,
+    as_junit,
+    as_markdown,
+    expectation,
+    number,
+    verdict_of,
+)
 from proveout.evals.statistics import Interval, amounts_interval, scores_interval
 from proveout.evals.targets import judge_target, parse_target
 
@@ -85,7 +98,7 @@ def test_one_verdict(report: Report) -> None:
         for written in (as_html(biased), as_markdown(biased), as_junit(biased)):
             assert "gender: woman, man" in written
         assert "−0.200" in as_html(biased) and "−0.200" in as_markdown(biased)
-        assert as_junit(biased).count("<failure") == (verdict == "fail")
+        assert as_junit(biased).count("<failure") == 2 * (verdict == "fail")  # the gap, and the verdict
 
 
 def judgement(kappa: Interval | None) -> Judgement:
@@ -111,6 +124,43 @@ def test_every_report_says_what_the_judge_may(kappa: Interval | None, standing: 
     assert one.judge and (standing in as_junit(one)) == (not one.judge.decides)
 
 
+def test_what_no_test_failed_over_is_not_all_green() -> None:
+    target = parse_target("correct", ">= 0.5")
+    assert target
+    good = judge_target(target, list(scores(1, 0.9).values()), "binary")
+    fields = {"release": "a", "digest": "d", "dataset": "s", "made": "now", "cases": 1, "scores": []}
+    for told, said in (
+        ({"targets": [good]}, None),
+        ({"targets": [good], "whole": False}, "the budget ended it before every question was asked"),
+        ({"targets": [good], "failing": True}, "so many calls failed that nothing is decided"),
+        ({}, "no target and no comparison decides"),
+    ):
+        report = Report(**fields, **told)  # type: ignore[arg-type]
+        root = ElementTree.fromstring(as_junit(report))
+        skipped = root.find("testsuite[@name='verdict']/testcase[@name='verdict']/skipped")
+        assert (None if skipped is None else skipped.get("message")) == said and report.reason == (said or "")
+
+
+def test_what_was_missed_is_told_with_what_was_expected(report: Report) -> None:
+    for written in (as_html(report), as_markdown(report), as_junit(report), as_json(report)):
+        assert "25 days" in written
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"unanswerable": True}, "a refusal"),
+        ({"facts": ["25 days", ["a", "one"]], "forbidden": ["30"], "reference": "r"}, "25 days; a or one; not: 30"),
+        ({"reference": "All of it."}, "All of it."),
+        ({"numeric": Numeric(12, 0.5)}, "the number 12, at most 0.5 away"),
+        ({"exact": "B", "regex": "^B$"}, "B; the pattern ^B$"),
+        ({"json_schema": {}}, "JSON that fits its schema"),
+    ],
+)
+def test_what_a_case_expects(fields: dict[str, Any], said: str) -> None:
+    assert expectation(Case("a", "q?", **fields)) == said
+
+
 def test_what_only_advises_neither_blocks_nor_passes() -> None:
     target = parse_target("judge", ">= 0.8")
     assert target
@@ -125,7 +175,7 @@ def test_what_only_advises_neither_blocks_nor_passes() -> None:
 def test_junit_says_what_failed(report: Report) -> None:
     root = ElementTree.fromstring(as_junit(report))
     suites = {suite.get("name"): suite for suite in root}
-    assert set(suites) == {"targets", "against helpdesk@1"}
+    assert set(suites) == {"targets", "against helpdesk@1", "verdict"}
     assert suites["targets"].get("failures") == "1" and suites["targets"].get("tests") == "1"
     failure = suites["against helpdesk@1"].find("testcase/failure")
     assert failure is not None and failure.get("message")
@@ -133,7 +183,7 @@ def test_junit_says_what_failed(report: Report) -> None:
 
 def test_markdown_is_not_broken_by_what_it_shows(report: Report) -> None:
     text = as_markdown(report)
-    assert "## helpdesk@2: fail" in text and "Worst slice: " in text
+    assert "## helpdesk@2: fail" in text and "Worst slice: " in text and "worse than chance explains" in text
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
 

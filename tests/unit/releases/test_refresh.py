@@ -11,7 +11,7 @@ from proveout.domain import KnowledgeUse, Manifest, ModelChoice, ModelUse, Param
 from proveout.evals.cases import Case
 from proveout.releases.gate import refreshes
 from proveout.releases.policy import read_policy
-from proveout.releases.refresh import Snapshot, draw, figures, judge
+from proveout.releases.refresh import Snapshot, draw, figures, run_data_tests
 
 ALL, HR = ("everyone",), ("group:hr",)
 BEFORE = Snapshot(10, 0, {f"d{n}": (f"digest {n}", 3, ALL if n else HR) for n in range(10)})
@@ -23,7 +23,7 @@ def after(unread: int = 0, **documents: tuple[str, int, tuple[str, ...]] | None)
 
 
 def failed(before: Snapshot, now: Snapshot) -> set[str]:
-    return {test["figure"] for test in judge(figures(before, now), TESTS) if test["verdict"] == "fail"}
+    return {test["figure"] for test in run_data_tests(figures(before, now), TESTS) if test["verdict"] == "fail"}
 
 
 TESTS = read_policy(None).refresh.tests

@@ -54,6 +54,15 @@ def test_draws_are_uniform_and_independent_across_rollouts() -> None:
     assert squares(observed, [a * b * 20_000 for a, b in product(*shares)]) < 15  # of 1 degree
 
 
+def test_conversations_of_others_are_others() -> None:
+    """Users number their conversations alike; the arm of one is not that of all."""
+    everybody, kept = replace(CANDIDATE, weight=0.5), Nowhere()
+    arms = {drawn(everybody, kept, n, user=f"u{n}", conversation="1").arm for n in range(40)}
+    assert arms == {"stable", "candidate"} and len(kept.had) == 40
+    again = {drawn(everybody, kept, n + 99, user="u7", conversation="1").arm for n in range(9)}
+    assert len(again) == 1 and len(kept.had) == 40
+
+
 def squares(observed: list[int], expected: list[float]) -> float:
     return sum((o - e) ** 2 / e for o, e in zip(observed, expected, strict=True))
 

@@ -22,11 +22,12 @@ Progress = Callable[[int, int, str], None]
 
 
 class Refused(ProveoutError):
-    """The server refused the request."""
+    """The server refused the request. `body` is its answer: `{"error"}`, of a closed gate also `missing`."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, body: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.body = body or {"error": {"message": message, "code": self.code}}
 
 
 class Client:
@@ -47,10 +48,9 @@ class Client:
                     return None
                 answer = await response.json(content_type=None)
         except (aiohttp.ClientError, ConnectionError, ValueError) as error:
-            raise Unavailable(f"{self.url} does not answer as a Proveout server ({error}): is it up?") from error
+            raise self._silent(error) from error
         if response.status >= 400:
-            said = answer.get("error", {}) if isinstance(answer, dict) else {}
-            raise Refused(response.status, said.get("message") or f"{self.url} answered {response.status}.")
+            raise self._refusal(response.status, answer)
         return answer
 
     async def lines(self, path: str, body: object) -> AsyncIterator[bytes]:
@@ -58,8 +58,7 @@ class Client:
         try:
             async with self._session.post(self.url + path, json=body) as response:
                 if response.status >= 400:
-                    said = (await response.json(content_type=None)).get("error", {})
-                    raise Refused(response.status, said.get("message") or f"{self.url} answered {response.status}.")
+                    raise self._refusal(response.status, await response.json(content_type=None))
                 async for line in response.content:
                     yield line
         except (aiohttp.ClientError, ConnectionError, ValueError) as error:
@@ -70,10 +69,10 @@ class Client:
         try:
             async with self._session.get(self.url + path) as response:
                 if response.status >= 400:
-                    raise Refused(response.status, f"{self.url} answered {response.status}: {await response.text()}")
+                    raise self._refusal(response.status, await response.json(content_type=None))
                 return await response.read()
-        except (aiohttp.ClientError, ConnectionError) as error:
-            raise Unavailable(f"{self.url} does not answer ({error}).") from error
+        except (aiohttp.ClientError, ConnectionError, ValueError) as error:
+            raise self._silent(error) from error
 
     async def ready(self) -> dict[str, Any]:
         """What `/readyz` says, ready or not. Raises Unavailable."""
@@ -90,7 +89,7 @@ class Client:
             if progress and state["progress"]:
                 progress(state["progress"]["done"], state["progress"]["total"], state["progress"]["what"])
             if state["state"] == "failed":
-                raise Refused(400, state["error"]["message"])
+                raise Refused(400, state["error"]["message"], {"error": state["error"]})
             if state["state"] == "done":
                 return dict(state["result"])
             await asyncio.sleep(_POLL_SECONDS)
@@ -102,6 +101,13 @@ class Client:
         headers = {"prefer": "respond-async", "content-type": "application/zip"}
         begun = await self.call("POST", f"/api/v1/apps/{app}/releases", pack(files), headers)
         return await self.job(begun["job"], progress)
+
+    def _refusal(self, status: int, answer: Any) -> Refused:
+        said = answer.get("error", {}) if isinstance(answer, dict) else {}
+        return Refused(status, said.get("message") or f"{self.url} answered {status}.", answer if said else None)
+
+    def _silent(self, error: Exception) -> Unavailable:
+        return Unavailable(f"{self.url} does not answer as a Proveout server ({error}): is it up?")
 
 
 @asynccontextmanager

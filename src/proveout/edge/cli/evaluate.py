@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,11 +12,11 @@ import msgspec
 import typer
 
 from proveout.edge.cli import output
-from proveout.edge.cli.client import ask, connected
+from proveout.edge.cli.client import Client, ask, connected
 from proveout.edge.cli.releases import Named, split
-from proveout.errors import InvalidInput
+from proveout.errors import InvalidInput, ProveoutError
 from proveout.evals import leakage
-from proveout.evals.cases import read_cases, write_cases
+from proveout.evals.cases import Case, read_cases, write_cases
 from proveout.evals.imports import Form, import_cases
 
 app = typer.Typer(no_args_is_help=True)
@@ -62,21 +63,29 @@ def run(
     of_file = dataset is not None and (
         Path(dataset).is_file() or "/" in dataset or dataset.endswith((".jsonl", ".json"))
     )
+    text, cases = _cases(Path(dataset)) if dataset and of_file else (None, [])
     body = {
-        "dataset": _text(Path(dataset)) if dataset and of_file else None,
+        "dataset": text,
         "named": None if of_file else dataset,
         "baseline": baseline,
         "repeats": repeats,
         "budget_usd": budget,
         "bias": bias or None,
     }
-    found = asyncio.run(_run(name, number, {key: value for key, value in body.items() if value is not None}))
     if report:
-        asyncio.run(_write(found["id"], report))
+        _can_hold(report, report)
+    body = {key: value for key, value in body.items() if value is not None}
+    found = asyncio.run(_run(name, number, body, sum(case.counts for case in cases)))
     if json:
         output.document(found)
     else:
         _say(found)
+    if report:
+        try:
+            asyncio.run(_write(found["id"], report))
+        except ProveoutError as error:  # what was found is told already
+            output.warn(error.message)
+            raise typer.Exit(2) from error
     raise typer.Exit(EXITS[found["summary"]["verdict"]])
 
 
@@ -104,7 +113,7 @@ def plan(
     tokens = found["prompt_tokens"] + found["completion_tokens"]
     output.say(
         f"With a baseline that is {found['answers']} answers, about {_lasting(found['seconds'])}, {tokens} tokens and "
-        f"{found['usd']:.4f} USD."
+        + (f"{found['usd']:.4f} USD." if found["priced"] else "a cost that nobody knows: its model has no price.")
     )
     bias = found["bias"]
     if bias["questions"]:
@@ -140,7 +149,7 @@ def datasets(
     """List the data sets of an app, or keep the next version of one. Every mistake is named with its line."""
     if put:
         known = dataset or put.stem.lower()
-        found = ask("PUT", f"/api/v1/apps/{name}/datasets/{known}", {"text": _text(put)})
+        found = ask("PUT", f"/api/v1/apps/{name}/datasets/{known}", {"text": _cases(put)[0]})
         said = f"{found['name']}@{found['version']}: {found['cases']} cases, {found['counted']} of them count"
         output.document(found) if json else output.say(said)
         return
@@ -173,10 +182,16 @@ def list_(name: Annotated[str, typer.Argument(metavar="APP")], json: output.AsJs
 def report(
     evaluation: Annotated[str, typer.Argument(metavar="EVALUATION")],
     to: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go.")] = Path(),
+    json: output.AsJson = False,
 ) -> None:
     """Write the report of an evaluation: one HTML file with its plots, Markdown, JUnit XML and JSON."""
-    for path in asyncio.run(_write(evaluation, to)):
-        output.say(str(path))
+    _can_hold(to, to)
+    written = [str(path) for path in asyncio.run(_write(evaluation, to))]
+    if json:
+        output.document({"evaluation": evaluation, "files": written})
+        return
+    for path in written:
+        output.say(path)
 
 
 @app.command("import")
@@ -187,10 +202,18 @@ def import_(
     reviewed: Annotated[
         str | None, typer.Option(metavar="NAME", help="Who has reviewed it: only then it counts.")
     ] = None,
+    json: output.AsJson = False,
 ) -> None:
     """Turn a data set of another tool into cases. Every record that is not understood is named. Needs no server."""
-    cases = import_cases(_text(file), str(file), form, reviewed)
-    _keep(to, write_cases(cases), len(cases), reviewed)
+    _is_free(to)
+    made = import_cases(_text(file), str(file), form, reviewed)
+    archived = f"{made.archived} archived items were left out." if made.archived else ""
+    if not made.cases:
+        raise InvalidInput(f"{file}: there is no case in it. {archived}".rstrip())
+    _keep(to, write_cases(made.cases))
+    _say_kept({"to": str(to), "cases": len(made.cases), "reviewed": reviewed, "archived": made.archived}, json)
+    if archived:
+        output.warn(archived)
 
 
 @app.command()
@@ -203,7 +226,7 @@ def leaks(
     json: output.AsJson = False,
 ) -> None:
     """Find questions that stand, nearly word for word, elsewhere. Exit code 1: there are some. Needs no server."""
-    cases = read_cases(_text(file), str(file))
+    cases = _cases(file)[1]
     texts = {f"{path}:{at}": text for path in against or () for at, text in _lines(_text(path))}
     found = leakage.leaks(cases, texts) if against else leakage.leaks_between_splits(cases)
     if json:
@@ -225,20 +248,24 @@ def draft(
     budget: Annotated[
         float | None, typer.Option(min=0.0001, metavar="USD", help="Of documents: stop asking at this cost.")
     ] = None,
+    json: output.AsJson = False,
 ) -> None:
     """Draft questions from documents, feedback or traffic, for a person to review: none counts before.
 
     From documents, the release's model asks them. Exit code 1: there was nothing to draft from.
     """
     name, number = split(release)
-    if to.exists():  # said before anything is asked
-        raise InvalidInput(f"{to} exists already: name another file.")
+    _is_free(to)
     body = {"source": source, "count": count} | ({"budget_usd": budget} if budget else {})
     text, why = asyncio.run(_draft(f"/api/v1/apps/{name}/releases/{number}/drafts", body))
     if not text:
-        output.warn(why or _NOTHING[source])
+        why = why or _NOTHING[source]
+        output.warn(why)
+        if json:
+            output.document({"to": None, "cases": 0, "reviewed": None, "reason": why})
         raise typer.Exit(1)
-    _keep(to, text, len(text.splitlines()))
+    _keep(to, text)
+    _say_kept({"to": str(to), "cases": len(text.splitlines()), "reviewed": None}, json)
 
 
 async def _draft(path: str, body: Mapping[str, Any]) -> tuple[str, str]:
@@ -253,7 +280,25 @@ async def _draft(path: str, body: Mapping[str, Any]) -> tuple[str, str]:
         return (await client.content(f"/api/v1/drafts/{made['drafts']}")).decode(), made["failed"]
 
 
-def _keep(to: Path, text: str, count: int, reviewed: str | None = None) -> None:
+def _is_free(to: Path) -> None:
+    """Raises InvalidInput where no new file can be made at `to`: said before anything is asked."""
+    if to.exists():
+        raise InvalidInput(f"{to} exists already: name another file.")
+    if not to.parent.is_dir():
+        raise InvalidInput(f"{to} cannot be written: there is no folder {to.parent}: make it first.")
+    _can_hold(to.parent, to)
+
+
+def _can_hold(folder: Path, what: Path) -> None:
+    """Raises InvalidInput where `folder`, or the nearest above it that is there, takes no new file."""
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise InvalidInput(f"{what} cannot be written: {nearest} is a file: name a folder.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InvalidInput(f"{what} cannot be written: you have no right to write to {nearest}.")
+
+
+def _keep(to: Path, text: str) -> None:
     """Writes cases that nobody wrote by hand, and never over others."""
     try:
         with to.open("x", encoding="utf-8") as file:
@@ -262,10 +307,15 @@ def _keep(to: Path, text: str, count: int, reviewed: str | None = None) -> None:
         raise InvalidInput(f"{to} exists already: name another file.") from error
     except OSError as error:
         raise InvalidInput(f"{to} cannot be written: {error}.") from error
-    counts = (
-        f"reviewed by {reviewed}" if reviewed else "each counts once its field `reviewed` names who has reviewed it"
-    )
-    output.say(f"{to}: {count} cases, {counts}.")
+
+
+def _say_kept(made: Mapping[str, Any], json: bool) -> None:
+    if json:
+        output.document(made)
+        return
+    by = made["reviewed"]
+    counts = f"reviewed by {by}" if by else "each counts once its field `reviewed` names who has reviewed it"
+    output.say(f"{made['to']}: {made['cases']} cases, {counts}.")
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
@@ -285,19 +335,51 @@ def _strings(value: object) -> Iterator[str]:
             yield from _strings(item)
 
 
+def _cases(dataset: Path) -> tuple[str, list[Case]]:
+    """The text of a data set and its cases. Raises InvalidInput with the file and the line of every mistake."""
+    text = _text(dataset)
+    cases = read_cases(text, str(dataset))
+    if not cases:
+        raise InvalidInput(f"{dataset}: there is no case in it.")
+    return text, cases
+
+
 def _text(dataset: Path) -> str:
     try:
-        return dataset.read_text(encoding="utf-8")
+        return dataset.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{dataset} cannot be read as UTF-8 text: {error}.") from error
 
 
-async def _run(name: str, number: int, body: dict[str, Any]) -> dict[str, Any]:
+async def _run(name: str, number: int, body: dict[str, Any], cases: int) -> dict[str, Any]:
     async with connected() as client:
         begun = await client.call("POST", f"/api/v1/apps/{name}/releases/{number}/evaluations", body)
+        output.warn(await _estimate(client, name, number, body, cases, begun["evaluation"]))
         with output.progress_bar() as progress:
             await client.job(begun["job"], progress)
         return dict(await client.call("GET", f"/api/v1/evaluations/{begun['evaluation']}"))
+
+
+async def _estimate(
+    client: Client, name: str, number: int, body: Mapping[str, Any], cases: int, evaluation: str
+) -> str:
+    """How many questions a run asks (`cases` of a file), and what that takes, as the app's last run had it."""
+    if "named" in body:
+        known, _, version = body["named"].partition("@")
+        at = f"?version={version}" if version else ""
+        cases = (await client.call("GET", f"/api/v1/apps/{name}/datasets/{known}{at}"))["counted"]
+    some = f"?cases={cases}" if cases else ""
+    planned = await client.call("GET", f"/api/v1/apps/{name}/releases/{number}/evaluations/plan{some}")
+    repeats = (await client.call("GET", f"/api/v1/evaluations/{evaluation}"))["repeats"]
+    answers = planned["cases"] * repeats * (2 if "baseline" in body else 1)
+    part = answers / planned["answers"]
+    usd = (
+        f", {part * planned['usd']:.2f} USD" if planned["usd"] else "" if planned["priced"] else ", at an unknown cost"
+    )
+    lasting = _lasting(part * planned["seconds"])
+    beside = " beside those of --bias" if "bias" in body else ""
+    told = f"{planned['cases']} questions, {answers} answers{beside}, about {lasting}{usd}"
+    return f"{told}; what is known is not asked again"
 
 
 async def _write(evaluation: str, folder: Path) -> list[Path]:
@@ -311,9 +393,12 @@ async def _write(evaluation: str, folder: Path) -> list[Path]:
 
 
 def _put(folder: Path, files: list[tuple[Path, bytes]]) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, content in files:
-        path.write_bytes(content)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, content in files:
+            path.write_bytes(content)
+    except OSError as error:
+        raise InvalidInput(f"{folder} cannot be written: {error}.") from error
     return [path for path, _ in files]
 
 
@@ -322,9 +407,9 @@ def _say(found: Mapping[str, Any]) -> None:
     summary = found["summary"]
     for case in found["cases"]:
         if missed := case["missed"]:
-            output.say(
-                f"{case['case']}: {', '.join(missed)}\n  asked    {case['question']}\n  answered {case['answer']}"
-            )
+            expected = f"\n  expected {said}" if (said := case.get("expected")) else ""
+            output.say(f"{case['case']}: {', '.join(missed)}\n  asked    {case['question']}{expected}")
+            output.say(f"  answered {case['answer']}")
     rows = [
         {"score": name, "mean": f"{s['mean']:.3f}", "95 %": _range(s["low"], s["high"]), "cases": s["cases"]}
         for name, s in sorted(summary["scores"].items())
@@ -346,6 +431,8 @@ def _say(found: Mapping[str, Any]) -> None:
     if summary["bias"]:
         _say_bias(summary["bias"])
     output.say(f"verdict: {summary['verdict']} ({found['id']})")
+    if found["golden"] and not summary["failing"] and summary["evidence"] != summary["verdict"]:
+        output.say(f"as evidence for a stage: {summary['evidence']}: its targets decide, and harm that is shown")
 
 
 def _say_comparison(summary: Mapping[str, Any], changed: Sequence[Mapping[str, Any]]) -> None:
@@ -360,10 +447,13 @@ def _say_comparison(summary: Mapping[str, Any], changed: Sequence[Mapping[str, A
                 "difference": f"{overall['difference']:+.3f}",
                 "95 %": _range(overall["low"], overall["high"]),
                 "verdict": overall["verdict"],
-                "decided by": _decided_by(overall),
+                "finds harm from": _rounded(overall["detectable"]),
             }
         )
     output.table(rows, [*rows[0]] if rows else [])
+    for compared in summary["comparison"]["metrics"]:
+        if compared["overall"]["verdict"] != "pass":
+            output.say(f"{compared['metric']['name']}: {compared['overall']['reason']}")
     worst = summary["comparison"]["worst_slice"]
     if worst:
         output.say(
@@ -373,12 +463,6 @@ def _say_comparison(summary: Mapping[str, Any], changed: Sequence[Mapping[str, A
         output.say(
             f"changed by {change['change']:.2f}: {change['case']}\n  - {change['before']}\n  + {change['after']}"
         )
-
-
-def _decided_by(overall: Mapping[str, Any]) -> str:
-    """What would decide an inconclusive comparison."""
-    more = {"cases": overall["more_cases"], "repeats": overall["more_repeats"]}
-    return " or ".join(f"{count} more {name}" for name, count in more.items() if count)
 
 
 def _say_bias(gaps: Sequence[Mapping[str, Any]]) -> None:

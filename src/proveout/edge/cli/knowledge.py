@@ -112,7 +112,9 @@ def diff(name: Name, before: str, after: str, json: output.AsJson = False) -> No
 
 
 @app.command()
-def rollback(name: Name, to: Annotated[str, typer.Option(help="The digest of the snapshot.")]) -> None:
+def rollback(
+    name: Name, to: Annotated[str, typer.Option(help="The digest of the snapshot.")], json: output.AsJson = False
+) -> None:
     """Let an older snapshot be searched again. What is pushed next is added to that one."""
     ask("POST", f"{_BASES}/{quote(name)}/rollback", {"snapshot": to})
-    output.say(f"{name} {to}")
+    output.document({"knowledge": name, "snapshot": to}) if json else output.say(f"{name} {to}")

@@ -19,6 +19,7 @@ from proveout.edge.cli import (
     knowledge,
     migrate,
     notify,
+    output,
     releases,
     replay,
     requests,
@@ -27,7 +28,7 @@ from proveout.edge.cli import (
     witness,
 )
 from proveout.edge.cli.client import Refused
-from proveout.errors import InvalidInput, NotFound, ProveoutError, StartRefused
+from proveout.errors import InvalidInput, NotFound, ProveoutError, StartRefused, Unavailable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,12 +62,17 @@ app.add_typer(hold.app, name="hold", help="Keep what is on record from retention
 
 
 def main() -> None:
-    """Exit codes: 0 done, 1 a check failed or the server refused, 2 wrong usage or input, 3 inconclusive."""
+    """Exit codes: 0 done, 1 a check failed or the server refused, 2 wrong usage or input, or no server answers,
+    3 inconclusive. With `--json` an error is the one JSON document: `{"error": {"message", "code"}}`, with `missing`
+    where a gate is closed."""
     try:
         app()
     except ProveoutError as error:
         sys.stderr.write(f"{error.message}\n")
-        usage = isinstance(error, InvalidInput | NotFound | StartRefused) or (
+        if "--json" in sys.argv:
+            said = {"error": {"message": error.message, "code": error.code}}
+            output.document(error.body if isinstance(error, Refused) else said)
+        usage = isinstance(error, InvalidInput | NotFound | StartRefused | Unavailable) or (
             isinstance(error, Refused) and error.status in (400, 401, 404, 413)
         )
         sys.exit(2 if usage else 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -21,6 +22,8 @@ JSON = typer.Option("--json", help="Print one JSON document.")
 AsJson = Annotated[bool, JSON]
 
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)")
+_FIGURES = re.compile(r"^\d+ |,.*$")  # of what is done: they change while the phase is the same
+_EVERY = 30.0  # seconds between two lines of one phase
 _WIDE = 1000  # columns, where no terminal says how many: lines are for other programs, and are not folded
 
 _out = Console(highlight=False, soft_wrap=True)
@@ -89,12 +92,29 @@ def _cell(value: object) -> str:
 
 @contextmanager
 def progress_bar() -> Iterator[client.Progress]:
-    """A progress bar on a terminal; silent elsewhere."""
+    """A progress bar on a terminal; elsewhere a line at the start of each phase, and every 30 s, on standard error."""
+    if not _err.is_terminal:
+        yield _lines()
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=_err, transient=True, disable=not _err.is_terminal) as bar:
+    with Progress(*columns, console=_err, transient=True) as bar:
         task = bar.add_task("waiting", total=None)
 
         def report(done: int, total: int, what: str) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
         yield report
+
+
+def _lines() -> client.Progress:
+    phase, said = "", 0.0
+
+    def report(done: int, total: int, what: str) -> None:
+        nonlocal phase, said
+        now, before = time.monotonic(), phase
+        phase = _FIGURES.sub("", what)
+        if phase != before or now - said >= _EVERY:
+            said = now
+            warn(f"{what}: {done} of {total}")
+
+    return report

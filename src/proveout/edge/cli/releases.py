@@ -268,14 +268,41 @@ def readiness(release: Named, json: output.AsJson = False) -> None:
             for criterion in state["criteria"]:
                 mark = "met    " if criterion["met"] else "missing"
                 output.say(f"  {mark} {criterion['id']}: {criterion['missing'] or criterion['reason']}")
+            if stage != "poc":
+                output.say(f"  the way back was {'walked here' if state['rolled_back'] else 'never walked here'}")
+        drill = found["drill"]
+        output.say(f"drill: {drill['verdict']}, {drill['recorded'][:10]}" if drill else "drill: none is on record")
+        _say_figures(found["evaluation"])
         output.table(found["evidence"], ("id", "kind", "basis", "verdict", "author", "recorded", "expires"))
     raise typer.Exit(0 if all(state["ready"] for state in found["stages"].values()) else 1)
+
+
+def _say_figures(evaluation: dict[str, Any] | None) -> None:
+    """The newest evaluation, for a person."""
+    if evaluation is None:
+        output.say("evaluation: none yet")
+        return
+    others = "" if evaluation["golden"] else ", over other questions than its own"
+    made = evaluation["created"][:10]
+    output.say(f"evaluation: {evaluation['verdict']}, {evaluation['cases']} cases, {made}{others} ({evaluation['id']})")
+    rows = [
+        {
+            "score": name,
+            "mean": f"{s['mean']:.3f}",
+            "95 %": "-" if None in (s["low"], s["high"]) else f"{s['low']:.3f} … {s['high']:.3f}",
+            "cases": s["cases"],
+        }
+        for name, s in sorted(evaluation["scores"].items())
+    ]
+    output.table(rows, ("score", "mean", "95 %", "cases"))
+    cost = evaluation["cost_per_answer"]
+    output.say("cost per answer: nobody knows it" if cost is None else f"cost per answer: {cost:.6f} USD")
 
 
 @app.command()
 def attest(
     release: Named,
-    kind: Annotated[str, typer.Option(help="What was done: drill, uat, impact_assessment, business_case, training, …")],
+    kind: Annotated[str, typer.Option(help="What was done: drill, uat, red-team, impact_assessment, training, …")],
     statement: Annotated[str, typer.Option(help="What was found out.")],
     person: Annotated[str, typer.Option(help="Who stands for it.")],
     expires: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Until when it counts.")],
@@ -294,6 +321,8 @@ def attest(
             raise InvalidInput(f"{file} cannot be read: {error.strerror}.") from error
     made = ask("POST", f"/api/v1/apps/{name}/releases/{number}/evidence", body)
     output.document(made) if json else output.say(f"{made['id']}: {kind} of {release}: {verdict}")
+    if not made["demanded_by"]:
+        output.warn(f"It is on record, and opens no gate: no stage of this server demands evidence of the kind {kind}.")
 
 
 def split(release: str) -> tuple[str, int]:

@@ -19,9 +19,9 @@ from proveout.domain import STAGES
 from proveout.edge.cli import output
 from proveout.edge.cli.client import Client, Refused, connected
 from proveout.edge.cli.releases import split
-from proveout.errors import InvalidInput, NotFound, ProveoutError, Unavailable
+from proveout.errors import InvalidInput, NotFound, Unavailable
 from proveout.releases.plan import Plan
-from proveout.releases.rollout import State
+from proveout.releases.rollout import ACTIVE, State
 from proveout.releases.simulate import Behaviour, End, Traffic, regressions, seeds
 from proveout.releases.simulate import simulate as simulated
 
@@ -37,9 +37,7 @@ _SHOWN = 8  # guardrails, the weightiest evidence first
 _FOLLOW_SECONDS = 1.0
 _LOOK_SECONDS = 10.0  # after which a server that says nothing is away
 _AWAY_SECONDS = 60.0  # after which a server that is away is not waited for
-_ACTIVE = ("running", "paused", "frozen")
 _CODES = {"promoted": 0, "rolled_back": 1, "aborted": 3}
-_UNSEEN = 2  # how it ended is not known
 
 
 @app.command()
@@ -82,11 +80,10 @@ def status(
 
     try:
         found = asyncio.run(run())
-    except ProveoutError as error:
-        if not follow:
-            raise
-        output.warn(error.message)
-        raise typer.Exit(_UNSEEN) from None
+    except Refused as refused:
+        if follow and refused.status >= 500:  # 1 would say that it was rolled back
+            raise Unavailable(refused.message) from refused
+        raise
     _say(found, json)
     if follow:
         raise typer.Exit(_CODES[found["state"]])
@@ -98,7 +95,7 @@ async def _followed(client: Client, path: str, found: dict[str, Any], json: bool
     shown: object = None
     with output.pages() if live else nullcontext() as page:
         tell = output.warn if page is None else partial(page.console.print, markup=False)
-        while found["state"] in _ACTIVE:
+        while found["state"] in ACTIVE:
             seen = (found["state"], found["step"], found["exposure"], len(found["decisions"]))
             if page is not None:
                 page.update(output.page(list(_view(found))), refresh=True)
@@ -264,7 +261,7 @@ async def path_of_rollout(client: Client, name: str, stage: str) -> str:
     if stage:
         return _at(name, stage)
     found = await _rollouts(client, name)
-    active = [one["stage"] for one in found if one["state"] in _ACTIVE]
+    active = [one["stage"] for one in found if one["state"] in ACTIVE]
     if len(active) > 1:
         raise InvalidInput(f"Rollouts of {name} are under way to {' and '.join(active)}: say --stage.")
     latest = max(found, key=lambda one: str(one["started"]), default=None)
@@ -275,7 +272,7 @@ async def path_of_rollout(client: Client, name: str, stage: str) -> str:
 
 async def _under_way(client: Client, name: str) -> list[str]:
     """The stages to which a rollout is under way."""
-    return [one["stage"] for one in await _rollouts(client, name) if one["state"] in _ACTIVE]
+    return [one["stage"] for one in await _rollouts(client, name) if one["state"] in ACTIVE]
 
 
 async def _rollouts(client: Client, name: str) -> list[dict[str, Any]]:
@@ -319,7 +316,7 @@ def _view(found: Mapping[str, Any]) -> Iterator[str | Table]:
     """A rollout for a person: where it stands, what speaks against it and for it, both arms, every decision."""
     needed = found["combined"]["needed"]
     yield _line(found)
-    if found["state"] in _ACTIVE:
+    if found["state"] in ACTIVE:
         yield f"steps     {_steps(found)}"
         yield f"deadline  {_moment(found['deadline'])} UTC"
     if found["waiting"]:
@@ -346,7 +343,7 @@ _COLUMNS = ("name", "weight", "e_value", "candidate", "stable", "threshold")
 
 
 def _line(found: Mapping[str, Any]) -> str:
-    place = f", {_percent(found['weight'])} of the traffic" if found["state"] in _ACTIVE else ""
+    place = f", {_percent(found['weight'])} of the traffic" if found["state"] in ACTIVE else ""
     calls = found["exposure"]
     return (
         f"{found['app']}@{found['release']} beside {found['app']}@{found['stable']} in {found['stage']}: "

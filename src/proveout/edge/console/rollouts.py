@@ -16,10 +16,10 @@ from proveout.edge.console.charts import HEIGHT, STEP
 from proveout.edge.http.requests import gateway
 from proveout.errors import NotFound
 from proveout.ledger.journal import now
+from proveout.releases.rollout import ACTIVE
 
 _LOWEST = -1.0  # of the axis, in powers of ten
 _ROOM = 0.5  # above the threshold
-_ACTIVE = ("running", "paused", "frozen")
 _ORDERS = {"running": ("pause", "promote", "abort"), "paused": ("resume", "promote", "abort")}
 _COMPARED = ("errors", "unsupported", "refused", "guarded", "tool_errors", "left", "feedback")
 _SCORES = {"score": "feedback's score", "judge": "the judge", "advice": "a judge that does not decide"}
@@ -91,7 +91,7 @@ def shown(about: Mapping[str, Any], caller: Principal) -> Shown:
     means = [(label, _mean(candidate, name), _mean(stable, name)) for name, label in _SCORES.items()]
     came = about["outcomes"]
     outcomes = [(n, came["candidate"].get(n), came["stable"].get(n)) for n in {**came["candidate"], **came["stable"]}]
-    active = about["state"] in _ACTIVE and Right.RELEASES_PROMOTE in caller.rights
+    active = about["state"] in ACTIVE and Right.RELEASES_PROMOTE in caller.rights
     return Shown(
         about,
         evidence(about["history"], about["combined"]["needed"]),

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proveout.access import keys
 from proveout.domain import Principal, Right
@@ -31,7 +32,7 @@ from proveout.edge.http import (
     rollouts,
 )
 from proveout.edge.http.requests import gateway, principal
-from proveout.errors import InvalidInput, NotFound, ProveoutError
+from proveout.errors import InvalidInput, NotFound, ProveoutError, Unauthenticated
 
 router = APIRouter(prefix="/api/v1")
 Caller = Annotated[Principal, Depends(principal)]
@@ -111,9 +112,6 @@ async def show_passage(request: Request, caller: Caller, chunk: int) -> dict[str
     return {**msgspec.to_builtins(passages[0]), "place": passages[0].place}
 
 
-# -- requests -------------------------------------------------------------------------------------
-
-
 # -- the app --------------------------------------------------------------------------------------
 
 
@@ -135,11 +133,28 @@ def control() -> FastAPI:
     app.include_router(evaluations.router)
     app.include_router(datasets.router)
     app.include_router(drafts.router)
+    app.add_middleware(Known)
     app.add_exception_handler(ProveoutError, _failed)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, problems.no_route)
     app.add_exception_handler(Exception, problems.unexpected)
     return app
+
+
+class Known:
+    """Lets in who shows a key: FastAPI reads a body before it looks at who sends it, a stranger's too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/api/"):
+            try:
+                principal(Request(scope))
+            except Unauthenticated as error:
+                await problems.response(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from proveout.access import keys
 from proveout.domain import Principal, Right
+from proveout.edge.http.releases import releases_of
 from proveout.edge.http.requests import gateway, principal
 from proveout.errors import InvalidInput, NotFound
 from proveout.evals.cases import digest, read_cases
@@ -25,7 +26,7 @@ class DataSet(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    text: str = Field(min_length=1, max_length=32_000_000)
+    text: str = Field(max_length=32_000_000)
 
 
 @router.put("/{name}", status_code=201)
@@ -38,6 +39,7 @@ async def put_dataset(
     """
     keys.require(caller, Right.EVALUATIONS_RUN)
     here = gateway(request)
+    releases_of(request, caller, app)
     cases = read_cases(body.text, name)
     if not cases:
         raise InvalidInput(f"{name}: there is no case in it.")
@@ -57,6 +59,7 @@ async def put_dataset(
 async def list_datasets(request: Request, caller: Caller, app: str) -> dict[str, Any]:
     """Every version of an app's data sets, by name, newest first."""
     keys.require(caller, Right.EVALUATIONS_RUN)
+    releases_of(request, caller, app)
     async with gateway(request).store.within(caller.scope) as session:
         rows = await session.fetch("datasets.list", app=app)
     return {"datasets": [dict(row) for row in rows]}

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from proveout.access import keys
 from proveout.domain import Principal, Release, Right
 from proveout.edge.http.datasets import read_dataset
-from proveout.edge.http.releases import find
+from proveout.edge.http.releases import find, releases_of
 from proveout.edge.http.requests import gateway, principal
 from proveout.edge.wiring import EVALUATE
 from proveout.errors import Conflict, InvalidInput, NotFound
@@ -22,9 +22,10 @@ from proveout.evals import report
 from proveout.evals.bias import variants
 from proveout.evals.cases import read_cases
 from proveout.evals.plan import Effort, judging, plan
-from proveout.evals.runner import CONCURRENT, RANDOM_REPEATS, check_groups, foreign_groups, is_random
+from proveout.evals.runner import CONCURRENT, RANDOM_REPEATS, check_groups, foreign_groups, is_random, models_of
 from proveout.jobs.runtime import Jobs
 from proveout.releases.findings import changes_of, report_of, scored_cases
+from proveout.releases.own_tests import own_tests
 from proveout.serving.resolve import find_release
 from proveout.store.pool import Row
 from proveout.store.sealing import seal, unseal
@@ -66,6 +67,8 @@ async def create_evaluation(
     here, release = gateway(request), find(request, caller, app, number)
     dataset = await _questions(request, caller, release, body)
     cases = read_cases(dataset, "dataset")
+    if not cases and body.dataset is not None:
+        raise InvalidInput("dataset: there is no case in it.")
     if not cases:
         raise InvalidInput(f"{release.label} came without golden questions: set evals.golden, or give a data set.")
     if not any(case.counts for case in cases):
@@ -77,6 +80,8 @@ async def create_evaluation(
         here.rooms.catalogue.resolve(body.baseline)
     elif body.baseline is not None:
         find_release(here.directory(), caller, body.baseline)
+    if body.budget_usd is not None:
+        _priced(request, caller, release, body.baseline)
     evaluation = f"evaluation_{secrets.token_hex(8)}"
     async with here.store.within(caller.scope) as session:
         key = await here.keyring.workspace(session, release.workspace)
@@ -113,10 +118,11 @@ async def plan_evaluation(
     """
     keys.require(caller, Right.EVALUATIONS_RUN)
     here, release = gateway(request), find(request, caller, app, number)
-    golden = [case for case in read_cases(await _golden(request, caller, release), "golden") if case.counts]
     past: list[list[float]] = []
-    effort = None
+    price = here.rooms.catalogue.price(models_of(release.manifest)[0])
+    effort = Effort.guess(price)
     async with here.store.within(caller.scope) as session:
+        golden = (await own_tests(session, here.keyring, release)).cases
         runs = await session.fetch("evaluations.list", app=app, release=None, limit=20)
         done = [row for row in runs if row["summary"]]
         if done:
@@ -153,6 +159,7 @@ async def list_evaluations(
     """
     keys.require(caller, Right.EVALUATIONS_RUN)
     here = gateway(request)
+    releases_of(request, caller, app)
     async with here.store.within(caller.scope) as session:
         rows = await session.fetch("evaluations.list", app=app, release=None, limit=limit)
         judged = await session.fetch("judgements.of_app", app=app, release=None)
@@ -187,6 +194,21 @@ async def show_report(
     made = report_of(find(request, caller, row["app"], row["release"]), row, cases)
     kind, write = _FORMATS[format]
     return Response(write(made), media_type=kind, headers={"content-security-policy": _STYLED_ALONE})
+
+
+def _priced(request: Request, caller: Principal, release: Release, baseline: str | None) -> None:
+    """Raises InvalidInput where a model has no price: no budget could be kept."""
+    here, judge = gateway(request), release.facts.get("judge")
+    models = [*models_of(release.manifest), *([judge["model"]] if judge else [])]  # type: ignore[index]
+    if baseline is not None:
+        direct = "/" in baseline or baseline == "echo"
+        models += [baseline] if direct else models_of(find_release(here.directory(), caller, baseline)[0].manifest)
+    for model in models:
+        if here.rooms.catalogue.price(model) is None:
+            raise InvalidInput(
+                f"budget_usd: {model} has no price in the server's config, so nobody knows what its answers cost: "
+                "give it `prices`, or leave the budget out."
+            )
 
 
 async def with_states(jobs: Jobs, workspace: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -224,19 +246,12 @@ async def _questions(request: Request, caller: Principal, release: Release, body
     """What is to be asked, as JSON lines."""
     if body.dataset is not None and body.named is not None:
         raise InvalidInput("dataset, named: give one of the two.")
-    if body.named is None:
-        return await _golden(request, caller, release) if body.dataset is None else body.dataset
+    if body.dataset is not None:
+        return body.dataset
     here = gateway(request)
-    name, _, version = body.named.partition("@")
     async with here.store.within(caller.scope) as session:
+        if body.named is None:
+            return (await own_tests(session, here.keyring, release)).golden
+        name, _, version = body.named.partition("@")
         number = int(version) if version else None
         return (await read_dataset(session, here.keyring, caller, release.app, name, number))[1]
-
-
-async def _golden(request: Request, caller: Principal, release: Release) -> str:
-    here = gateway(request)
-    async with here.store.within(caller.scope) as session:
-        key = await here.keyring.workspace(session, release.workspace)
-        about = {"workspace": release.workspace, "app": release.app, "number": release.number}
-        row = await session.row("releases.golden", **about)
-    return unseal(key, row["golden"], "golden").decode() if row and row["golden"] else ""

@@ -14,9 +14,13 @@ from proveout.edge.http.requests import gateway, principal
 from proveout.errors import InvalidInput
 from proveout.releases import evidence
 from proveout.releases.policy import GatedStage
+from proveout.releases.refresh import DATA_TESTS
+from proveout.store.pool import Row
 
 router = APIRouter(prefix="/api/v1/apps/{app}/releases/{number}")
 Caller = Annotated[Principal, Depends(principal)]
+_DRILL = "drill"  # the kind of evidence
+_EVALUATIONS = 20  # are looked at for one that is done
 
 
 class Attestation(BaseModel):
@@ -24,7 +28,7 @@ class Attestation(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: str = Field(pattern=r"^[a-z][a-z_]{1,40}$")
+    kind: str = Field(pattern=r"^[a-z][a-z0-9_-]{1,40}$")
     verdict: Finding
     statement: str = Field(min_length=10, max_length=4000)
     person: str = Field(min_length=1, max_length=200)  # who stands for it
@@ -57,10 +61,11 @@ async def list_evidence(request: Request, caller: Caller, app: str, number: int)
 async def attest(request: Request, caller: Caller, app: str, number: int, body: Attestation) -> dict[str, Any]:
     """Attests what a person found out about the release: a drill, UAT, an impact assessment, training, …
 
-    What this server measures itself, and approvals, cannot be attested.
+    What this server measures itself, and approvals, cannot be attested. `demanded_by`: the criteria of stages that ask
+    for evidence of this kind.
     """
     keys.require(caller, Right.EVIDENCE_ATTEST)
-    if body.kind in (evidence.EVALUATION, evidence.APPROVAL, evidence.REFRESH):
+    if body.kind in (evidence.EVALUATION, evidence.APPROVAL, evidence.REFRESH, DATA_TESTS):
         raise InvalidInput(f"kind: {body.kind} is not attested: `proveout eval run`, `proveout release approve`.")
     here, release = gateway(request), find(request, caller, app, number)
     facts = body.model_dump(exclude={"kind", "verdict", "expires"}, exclude_none=True)
@@ -69,7 +74,8 @@ async def attest(request: Request, caller: Caller, app: str, number: int, body: 
         made = await evidence.record(
             session, here.log_keys, release, body.kind, found, caller.key.id, facts, body.expires
         )
-    return evidence.shown(made)
+    criteria = [c for of_stage in here.routes.gate.policy.stages.values() for c in of_stage]
+    return {**evidence.shown(made), "demanded_by": [c.id for c in criteria if c.evidence == body.kind]}
 
 
 @router.post("/approvals", status_code=201)
@@ -88,24 +94,47 @@ async def approve(request: Request, caller: Caller, app: str, number: int, body:
 
 @router.get("/readiness")
 async def show_readiness(request: Request, caller: Caller, app: str, number: int) -> dict[str, Any]:
-    """What each stage demands of the release, what it has, and what blocks it; with what is on record about it."""
+    """What each stage demands of the release, what it has, and what blocks it; with what is on record about it.
+
+    `evaluation`: the figures of the newest one; `cost_per_answer` in USD, null where nobody knows it. `rolled_back`:
+    whether the way back was ever walked in the stage; `drill`: what the newest one over this release says.
+    """
     keys.require(caller, Right.RELEASES_READ)
     here, release = gateway(request), find(request, caller, app, number)
     stages: dict[str, Any] = {}
     async with here.store.within(caller.scope) as session:
         found = await evidence.of_release(session, here.log_keys, release)
+        runs = await session.fetch("evaluations.list", app=app, release=number, limit=_EVALUATIONS)
+        back = await session.fetch("rollouts.gone_back", workspace=release.workspace, app=app)
+        walked = {row["stage"] for row in back}
         for stage in STAGES:
             checked = await here.routes.gate.check(session, release, stage)
             criteria = [
                 {"id": c.id, "met": not lack, "missing": lack, "reason": c.reason, "source": c.source}
                 for c, lack in checked
             ]
-            stages[stage] = {"ready": all(c["met"] for c in criteria), "criteria": criteria}
+            ready = all(c["met"] for c in criteria)
+            stages[stage] = {"ready": ready, "criteria": criteria, "rolled_back": stage in walked}
+    drill = next((evidence.shown(e) for e in found if e.kind == _DRILL), None)
     return {
         "release": release.label,
         "digest": release.digest,
         "created": release.created,
         "facts": release.facts,
         "stages": stages,
+        "evaluation": next((_figures(row) for row in runs if row["summary"]), None),
+        "drill": drill and {name: drill[name] for name in ("verdict", "recorded", "expires")},
         "evidence": [evidence.shown(e) for e in found],
     }
+
+
+def _figures(row: Row) -> dict[str, Any]:
+    """An evaluation in short: its verdict, its scores with their 95 % intervals, what an answer cost."""
+    summary = row["summary"]
+    scores = {
+        name: {key: score[key] for key in ("mean", "low", "high", "cases", "better")}
+        for name, score in summary["scores"].items()
+    }
+    about = {key: row[key] for key in ("id", "golden", "created", "repeats")}
+    told = {"verdict": summary["verdict"], "cases": summary["cases"], "scores": scores}
+    return {**about, **told, "cost_per_answer": scores["cost"]["mean"] if "cost" in scores else None}

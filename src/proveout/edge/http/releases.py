@@ -82,12 +82,7 @@ async def list_apps(request: Request, caller: Caller) -> dict[str, Any]:
 async def list_releases(request: Request, caller: Caller, app: str) -> dict[str, Any]:
     """The releases of an app, newest first."""
     keys.require(caller, Right.RELEASES_READ)
-    directory = gateway(request).directory()
-    mine = [r for (w, a, _), r in directory.releases.items() if (w, a) == (caller.key.workspace, app)]
-    if not mine:
-        raise NotFound(f"There is no app {app!r}.")
-    mine.sort(key=lambda release: -release.number)
-    return {"releases": [_listed(request, release) for release in mine]}
+    return {"releases": [_listed(request, release) for release in releases_of(request, caller, app)]}
 
 
 @router.get("/apps/{app}/releases/{number}")
@@ -126,6 +121,7 @@ async def list_refreshes(request: Request, caller: Caller, app: str) -> dict[str
     """The newest snapshots that stages of an app were offered because they follow them, newest first, and what came of
     it."""
     keys.require(caller, Right.RELEASES_READ)
+    releases_of(request, caller, app)
     async with gateway(request).store.within(caller.scope) as session:
         rows = await session.fetch("refreshes.list", workspace=caller.key.workspace, app=app, limit=_REFRESHES)
     return {"refreshes": [dict(row) for row in rows]}
@@ -180,6 +176,15 @@ async def create_rollback(
     back = await here.routes.roll_back(caller, app, stage, body.to if body else None, releases)
     await here.directory.refresh()
     return {"app": app, "stage": stage, "release": back.number, "digest": back.digest}
+
+
+def releases_of(request: Request, caller: Principal, app: str) -> list[Release]:
+    """The releases of an app of the caller's workspace, newest first. Raises NotFound where there is no such app."""
+    releases = gateway(request).directory().releases
+    mine = [r for (w, a, _), r in releases.items() if (w, a) == (caller.key.workspace, app)]
+    if not mine:
+        raise NotFound(f"There is no app {app!r}.")
+    return sorted(mine, key=lambda release: -release.number)
 
 
 def find(request: Request, caller: Principal, app: str, number: int) -> Release:

@@ -37,7 +37,7 @@ class Notification:
 
     @property
     def body(self) -> bytes:
-        """It as JSON."""
+        """The notification as JSON."""
         return msgspec.json.encode(self)
 
 
@@ -179,5 +179,5 @@ _SAID: Mapping[str, Callable[[Facts, str], _Said | None]] = {
     Kind.REFRESH_DECIDED: _refresh,
     Kind.SYNC_FAILED: _sync,
 }
-KINDS = tuple(kind.value for kind in map(Kind, _SAID))
+KINDS = tuple(map(Kind, _SAID))
 """The events that may be told."""

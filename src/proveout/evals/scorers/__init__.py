@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proveout.errors import InvalidInput
 from proveout.evals.scorers.confined import Confined
-from proveout.evals.scorers.delivered import Delivered, Plain, Scorer
+from proveout.evals.scorers.delivered import Delivered, Kind, Plain, Scorer
 from proveout.evals.scorers.effort import cost, per_token_ms, tokens, total_ms, ttft_ms
 from proveout.evals.scorers.meaning import Embed, Similarity, Unsupported, Weigh
 from proveout.evals.scorers.outcome import Correct, answering, refusal, restricted
@@ -20,7 +20,7 @@ from proveout.evals.scorers.sources import (
 from proveout.evals.scorers.toxicity import Toxicity
 from proveout.evals.scorers.words import Regex, exact, facts, json_schema, numeric
 
-__all__ = ["Delivered", "Scorer", "scorers"]
+__all__ = ["Delivered", "Scorer", "kinds", "scorers"]
 
 
 _RESERVED = (
@@ -31,6 +31,14 @@ _RESERVED = (
     "consistency",
     "paraphrases",
 )  # whether they are made here or not
+
+
+def kinds(custom: Confined | None = None) -> dict[str, Kind]:
+    """All that an evaluation may measure, by name, what an app brings itself too. Raises InvalidInput as `scorers`."""
+    return {
+        **dict.fromkeys(_RESERVED, "unit"),
+        **{name: scorer.kind for name, scorer in scorers(custom=custom).items()},
+    }
 
 
 def scorers(

@@ -36,7 +36,7 @@ class ScorerFailed(InvalidInput):
 def custom_scorers(code: str, file: str) -> dict[str, Kind]:
     """The scorers that a file declares, by name, read without running it: `-> bool` makes one `binary`.
 
-    Raises InvalidInput for a file that is not Python or declares none.
+    Raises InvalidInput for a file that is not Python or declares none, or one that is `async`.
     """
     try:
         tree = ast.parse(code, file)
@@ -44,6 +44,11 @@ def custom_scorers(code: str, file: str) -> dict[str, Kind]:
         raise InvalidInput(f"{file}:{getattr(error, 'lineno', None) or 1}: {error}") from error
     found: dict[str, Kind] = {}
     for node in tree.body:
+        if isinstance(node, ast.AsyncFunctionDef) and not node.name.startswith("_"):
+            raise InvalidInput(
+                f"{file}:{node.lineno}: {node.name}: a scorer computes and waits for nothing: write `def`, not `async "
+                "def`"
+            )
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             if [argument.arg for argument in node.args.args] != ["case", "delivered"]:
                 raise InvalidInput(
@@ -151,4 +156,7 @@ class Custom:
     better: Better = "higher"
 
     async def score(self, case: Case, delivered: Delivered) -> float | None:
-        return await self.child.call(self.name, msgspec.to_builtins(case), msgspec.to_builtins(delivered))
+        try:
+            return await self.child.call(self.name, msgspec.to_builtins(case), msgspec.to_builtins(delivered))
+        except ScorerFailed as error:
+            raise ScorerFailed(f"{error.message} (case {case.id})") from error

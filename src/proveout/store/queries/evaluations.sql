@@ -30,14 +30,18 @@ select result from evaluation_cases where evaluation = %(evaluation)s order by i
 update evaluations set summary = %(summary)s where id = %(evaluation)s and summary is null returning id;
 
 -- name: delivered.of (scoped)
--- The answers that are known to these questions.
-select question, seed, sealed from delivered where asked = %(asked)s and question = any(%(questions)s);
+-- The answers that are known to these questions, given since a time, if one is named.
+select question, seed, sealed from delivered
+where asked = %(asked)s and question = any(%(questions)s)
+  and (%(since)s::timestamptz is null or created >= %(since)s);
 
 -- name: delivered.put (scoped)
--- Keeps an answer; the first stays.
+-- Keeps an answer; a newer one takes the place of one that is too old to be used.
 insert into delivered (workspace, asked, question, seed, sealed, cost_usd)
 values (%(workspace)s, %(asked)s, %(question)s, %(seed)s, %(sealed)s, %(cost)s)
-on conflict do nothing;
+on conflict (workspace, asked, question, seed) do update
+    set sealed = excluded.sealed, cost_usd = excluded.cost_usd, created = now()
+    where delivered.created < now() - interval '1 day';
 
 -- name: drafts.insert (scoped)
 -- Questions that are to be drafted of a release's documents.

@@ -97,6 +97,12 @@ select distinct on (app, stage) * from rollouts
 where workspace = %(workspace)s and (ended is null or ended > now() - make_interval(hours => %(hours)s))
 order by app, stage, started desc;
 
+-- name: rollouts.gone_back (unscoped)
+-- The stages of an app in which the way back was walked: from a stable release, or from a candidate.
+select stage from tenures where workspace = %(workspace)s and app = %(app)s and withdrawn
+union
+select stage from rollouts where workspace = %(workspace)s and app = %(app)s and state = 'rolled_back';
+
 -- name: rollouts.save (unscoped)
 -- A rollout as it stands now.
 update rollouts set state = %(state)s, step = %(step)s, weight = %(weight)s, progress = %(progress)s,
@@ -119,8 +125,8 @@ select number, at, action, by, reason, facts from decisions where rollout = %(ro
 
 -- name: readings.since (scoped)
 -- What entered the log after a position and tells of an app's stage: requests that began, ended or were lost, feedback
--- on them and judgements of them; of those whose arm was drawn. In the log's order, so that nothing is seen twice or
--- never. The end of a request that was taken for lost comes too late: it counts as lost.
+-- on them and judgements of them; of those whose arm was drawn for this rollout. In the log's order, so that nothing is
+-- seen twice or never. The end of a request that was taken for lost comes too late: it counts as lost.
 select e.kind, e.at, e.facts, i.arm, i.weight, i.unit, c.outcome, c.grounded, c.quoted,
        c.completion_tokens, c.cost_usd, c.first_sentence_ms, c.total_ms, c.decision -> 'verdicts' as verdicts,
        c.decision -> 'tools' as tools
@@ -133,13 +139,15 @@ where e.workspace = (select scope_workspace()) and e.position > %(after)s and e.
   and not (e.kind = 'serving:request:ended' and exists (
       select from events l where l.request = e.request and l.kind = 'serving:request:lost' and l.position < e.position))
   and i.app = %(app)s and i.stage = %(stage)s and i.purpose = 'request' and i.weight is not null
-  and i.begun >= %(started)s
+  and i.begun >= %(started)s and i.release in (%(stable)s, %(release)s)
 order by e.position;
 
 -- name: readings.newest (scoped)
--- The last position of the workspace's log.
-select coalesce(max(position), -1) as position from events
-where workspace = (select scope_workspace()) and position is not null;
+-- The last position of the workspace's log, and whether what happened a while ago is not in it yet.
+select coalesce(max(position), -1) as position,
+       exists (select from events w where w.workspace = (select scope_workspace()) and w.position is null
+               and w.at < now() - make_interval(secs => %(seconds)s)) as behind
+from events where workspace = (select scope_workspace()) and position is not null;
 
 -- name: readings.of_stable (scoped)
 -- How the stable release of a stage answered of late: what thresholds are frozen from.
@@ -150,7 +158,7 @@ where i.workspace = (select scope_workspace()) and i.app = %(app)s and i.stage =
 order by i.begun desc limit %(limit)s;
 
 -- name: readings.baseline (scoped)
--- How a stage's stable release has ended users' requests since a time, the newest first, with the last scores that
+-- How a stage's stable release has ended users' requests since a time, the newest first, with the first scores that
 -- were given them; a thumb is none.
 with given as materialized (
     select distinct on (e.facts ->> 'request') e.facts ->> 'request' as request, e.facts -> 'score' as score
@@ -158,7 +166,7 @@ with given as materialized (
     where e.workspace = (select scope_workspace()) and e.kind = 'serving:feedback:given' and e.request is null
       and e.position is not null and e.at > now() - make_interval(days => %(days)s)
       and jsonb_typeof(e.facts -> 'score') = 'number' and e.facts ->> 'app' = %(app)s
-    order by e.facts ->> 'request', e.position desc)
+    order by e.facts ->> 'request', e.position)
 select i.begun, c.outcome, c.grounded, c.quoted, c.completion_tokens, c.cost_usd, c.first_sentence_ms, c.total_ms,
        c.decision -> 'verdicts' as verdicts, c.decision -> 'tools' as tools, g.score::double precision as score,
        case when j.decides then j.score end as judge
