@@ -157,6 +157,27 @@ def test_a_person_asks_and_reads_the_source(
     expect(page.locator(".judge")).to_contain_text("Noted with the answer.")
     expect(page.get_by_role("button", name="Not helpful")).to_have_attribute("aria-pressed", "true")
     look(page, axe, "judged")
+
+    page.keyboard.press("Tab")  # from the thumb on to what may be said with it
+    comment, correction = page.get_by_label("Comment"), page.get_by_label("The right answer")
+    expect(comment).to_be_focused()
+    page.keyboard.type("Outdated.")
+    page.keyboard.press("Tab")
+    expect(correction).to_be_focused()
+    page.keyboard.type("26 days since May.")
+    page.keyboard.press("Tab")
+    send, composer = page.get_by_role("button", name="Send").bounding_box(), page.locator(".sheet").bounding_box()
+    assert send and composer and send["y"] + send["height"] <= composer["y"]  # nothing covers what has the focus
+    page.keyboard.press("Enter")
+    expect(page.locator(".judge").get_by_role("status")).to_have_text("Your words are noted with the answer.")
+    expect(comment).to_be_hidden()
+    expect(page.get_by_role("button", name="Not helpful")).to_be_focused()
+    request = page.locator(".print code").inner_text()
+    told = http.get(f"/api/v1/feedback/{request}", headers={"authorization": f"Bearer {server.owner_key}"}).json()
+    assert (told["score"], told["comment"], told["correction"]) == (0, "Outdated.", "26 days since May.")
+    page.get_by_role("button", name="Helpful", exact=True).click()
+    expect(comment).to_be_visible()
+    expect(correction).to_be_hidden()
     assert errors == []
     page.context.close()
 
@@ -321,9 +342,12 @@ def test_a_rollout_is_watched_and_paused(
     page.get_by_role("link", name="50 % of poc").press("Enter")
     expect(page.get_by_role("heading", level=1)).to_contain_text(f"Rollout of {app}@2 beside {app}@1 in poc")
     for n in range(6):
-        ask(http, server, app, f"question {n}")
+        said = {"request": ask(http, server, app, f"question {n}"), "outcome": {"minutes": 4}}
+        assert http.post("/api/v1/feedback", data=said, headers=owner).status == 201
     calls = page.get_by_role("region", name="Both arms").get_by_role("row", name=re.compile("^calls"))
     expect(calls).not_to_have_text(re.compile(r"calls\s*0\s*0"), timeout=ANSWERED)  # it keeps itself fresh
+    minutes = page.get_by_role("region", name="Both arms").get_by_role("row", name=re.compile("^mean of minutes"))
+    expect(minutes).to_contain_text(re.compile(r"4 of \d"))
     guardrails = page.get_by_role("table", name="Guardrails")
     expect(guardrails.get_by_role("row", name=re.compile("^errors"))).to_contain_text("333")  # 100 of its weight of 0.3
     page.once("dialog", lambda dialog: dialog.accept())

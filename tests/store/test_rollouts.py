@@ -29,7 +29,7 @@ from proveout.domain import (
     Release,
     Scope,
 )
-from proveout.errors import Conflict, GateClosed, NotFound
+from proveout.errors import Conflict, GateClosed, InvalidInput, NotFound
 from proveout.ledger.integrate import Integrator, LogKeys
 from proveout.ledger.journal import Completion, Intent, Journal, new_request_id, now
 from proveout.releases.gate import Gate
@@ -39,7 +39,7 @@ from proveout.releases.routes import Routes
 from proveout.serving.assignments import Assignments, Drawn
 from proveout.store.configuration import load
 from proveout.store.events import Kind, note
-from proveout.store.pool import Row, Session, Store
+from proveout.store.pool import Row, Session, Store, as_json
 from proveout.store.sealing import Keyring
 
 SYSTEM = Scope.system("default", "rollouts")
@@ -223,9 +223,10 @@ def test_by_itself_nothing_is_promoted_once_its_gate_has_closed(dsn: str, monkey
     async def work(shop: Shop) -> None:
         await shop.rollouts.start(OPERATOR, shop.releases[2], "poc")
         criterion = shop.gate.policy.stages["beta"][0]
+        lacks = ["its evaluation has expired"]
 
         async def closed(*_: Any) -> Any:
-            return [(criterion, "its evaluation has expired")]
+            return [(criterion, lacks[0])]
 
         monkeypatch.setattr(Gate, "check", closed)
         for _ in range(5):
@@ -233,6 +234,9 @@ def test_by_itself_nothing_is_promoted_once_its_gate_has_closed(dsn: str, monkey
             await shop.rollouts.tick(SYSTEM)
         told = await shop.rollouts.show(SYSTEM, "shop", "poc")
         assert told["state"] == "running" and "its evaluation has expired" in told["waiting"]
+        decisions = [(one["action"], one["reason"]) for one in told["decisions"]]
+        assert decisions[0] == ("held", f"{criterion.id}: its evaluation has expired")
+        assert [action for action, _ in decisions] == ["held", "step", "start"]  # once, however often it was tried
         written = await shop.all("select xmin::text from proveout.rollouts")
         await shop.rollouts.tick(SYSTEM)
         assert await shop.all("select xmin::text from proveout.rollouts") == written, (
@@ -240,9 +244,91 @@ def test_by_itself_nothing_is_promoted_once_its_gate_has_closed(dsn: str, monkey
         )
         with pytest.raises(GateClosed):
             await shop.rollouts.order(OPERATOR, "shop", "poc", "promote")
+        lacks[0] = "no evaluation of this digest"
+        await shop.rollouts.tick(SYSTEM)
+        told = await shop.rollouts.show(SYSTEM, "shop", "poc")
+        assert [one["action"] for one in told["decisions"]] == ["held", "held", "step", "start"]
         monkeypatch.undo()
         await shop.rollouts.tick(SYSTEM)
         assert (await shop.rollouts.show(SYSTEM, "shop", "poc"))["state"] == "promoted"
+
+    run(dsn, work)
+
+
+def test_a_baseline_has_the_scores_that_decide_and_no_thumbs(dsn: str) -> None:
+    async def work(shop: Shop) -> None:
+        await shop.serve(4, False, random.Random(1))
+        requests = [row["request"] for row in await shop.all("select request from proveout.intents")]
+        async with shop.store.within(SYSTEM) as session:
+            for request, score in ((requests[0], 0.5), (requests[0], 0.1), (requests[1], 0.7), (requests[2], None)):
+                facts = {"request": request, "app": "shop", "score": score, "negative": score is None}
+                await note(session, "default", Kind.FEEDBACK_GIVEN, "key_1", facts)
+            insert = (
+                "insert into judgements (request, workspace, model, score, decides) values (%s, 'default', 'm', %s, %s)"
+            )
+            for request, decides in ((requests[0], True), (requests[1], False)):
+                await session._connection.execute(insert, (request, 0.8, decides))
+        while await shop.integrator.integrate(SYSTEM):
+            pass
+        told = await shop.rollouts.baseline(SYSTEM, "shop", "poc")
+        means = {name: (round(one["mean"], 9), one["share"]) for name, one in told["scores"].items()}
+        assert means == {"score": (0.6, 0.5), "judge": (0.8, 0.25)} and told["per_hour"] == 4
+
+    run(dsn, work)
+
+
+def test_outcomes_are_told_by_arm_of_what_was_drawn_in_this_rollout(dsn: str) -> None:
+    async def work(shop: Shop) -> None:
+        async def give(request: str, **outcome: float) -> None:
+            async with shop.store.within(SYSTEM) as session:
+                kept = {"subject": "s", "key": "key_1", "score": None, "outcome": as_json(outcome)}
+                await session.row("feedback.put", request=request, **kept)
+
+        await shop.serve(3, False, random.Random(1))
+        for row in await shop.all("select request from proveout.intents"):
+            await give(row["request"], minutes=100)  # before it began
+        await shop.rollouts.start(OPERATOR, shop.releases[2], "poc")
+        assert (await shop.rollouts.show(SYSTEM, "shop", "poc"))["outcomes"] == {"candidate": {}, "stable": {}}
+        await shop.serve(40, False, random.Random(1))
+        drawn = await shop.all(
+            "select request, arm from proveout.intents where weight is not null order by arm, request"
+        )
+        arms = {arm: [row["request"] for row in drawn if row["arm"] == arm] for arm in ("candidate", "stable")}
+        for arm, minutes in (("candidate", 4.0), ("stable", 9.0)):
+            await give(arms[arm][0], minutes=minutes, solved=1)
+            await give(arms[arm][1], minutes=minutes + 1)
+            await give(arms[arm][1], minutes=minutes + 2)  # the last word stands
+        await shop.rollouts.order(OPERATOR, "shop", "poc", "abort")
+        told = (await shop.rollouts.show(SYSTEM, "shop", "poc"))["outcomes"]
+        solved = {"mean": 1, "count": 1}
+        assert told["candidate"] == {"minutes": {"mean": 5, "count": 2}, "solved": solved}
+        assert told["stable"] == {"minutes": {"mean": 10, "count": 2}, "solved": solved}
+
+    run(dsn, work)
+
+
+def test_a_refusal_says_what_is_the_case(dsn: str) -> None:
+    async def work(shop: Shop) -> None:
+        async def refused(order: Order, words: str) -> None:
+            with pytest.raises(Conflict, match=words):
+                await shop.rollouts.order(OPERATOR, "shop", "poc", order)
+
+        with pytest.raises(Conflict, match=r"^shop in poc: there is no release to go back to"):
+            await shop.routes.roll_back(OPERATOR, "shop", "poc", None, shop.releases)
+        await shop.routes.promote(OPERATOR, shop.releases[2], "poc")
+        await shop.routes.roll_back(OPERATOR, "shop", "poc", None, shop.releases)
+        with pytest.raises(Conflict, match=r"itself rolled back from; name the one to go to: 2\.$"):
+            await shop.routes.roll_back(OPERATOR, "shop", "poc", None, shop.releases)
+        await shop.rollouts.start(OPERATOR, shop.releases[3], "poc")
+        await refused("resume", r"^The rollout of shop@3 to poc is running already\.$")
+        await shop.rollouts.order(OPERATOR, "shop", "poc", "pause")
+        await refused("pause", "is paused already")
+        async with shop.store.unscoped() as session:
+            await session._connection.execute("update proveout.rollouts set state = 'frozen'")
+        await refused("pause", "is frozen: resume, promote or abort it")
+        with pytest.raises(InvalidInput, match="NUL"):
+            async with shop.store.within(SYSTEM) as session:
+                await session.row("feedback.of_request", request="req\0")
 
     run(dsn, work)
 

@@ -52,6 +52,8 @@ def test_a_sound_release_is_promoted(scripted: Scripted, app_folder: Callable[..
     planned = server.cli("rollout", "simulate", "booth@2", "--runs", "2", "--requests", "1000", "--json")
     told = {one["regression"]: one for one in json.loads(planned.stdout)["regressions"]}
     assert told["errors + 50%"]["ends"] == ["rolled_back 2"] and told["none"]["ends"] == ["promoted 2"]
+    shown = server.cli("rollout", "simulate", "booth@2", "--runs", "2", "--requests", "1000").stdout
+    assert "a sound candidate: promoted 2" in shown and "rolled back 2" in shown
 
 
 def test_a_conversation_stays_on_its_release(scripted: Scripted, app_folder: Callable[..., Path]) -> None:
@@ -96,10 +98,17 @@ def test_feedback_is_kept_with_its_request(scripted: Scripted) -> None:
     assert call(server, "/feedback", given)[0] == 201
     told = call(server, f"/feedback/{request}")[1]
     assert (told["score"], told["comment"], told["outcome"]) == (0, "Too short.", {"solved": 0, "minutes": 3})
-    assert call(server, "/feedback", {"request": request, "score": 0.75})[0] == 201  # the last word stands
-    assert call(server, f"/feedback/{request}")[1]["score"] == 0.75
+    for more in ({"correction": "Good morning to you."}, {"outcome": {"solved": 1}}, {"comment": "Too short!"}):
+        assert call(server, "/feedback", {"request": request, **more})[0] == 201  # what was said before stays
+    told = call(server, f"/feedback/{request}")[1]
+    assert (told["score"], told["comment"], told["correction"]) == (0, "Too short!", "Good morning to you.")
+    assert told["outcome"] == {"solved": 1, "minutes": 3}
+    assert call(server, "/feedback", {"request": request, "score": 0.75, "comment": ""})[0] == 201
+    told = call(server, f"/feedback/{request}")[1]  # of each the last word stands; an empty one takes it back
+    assert (told["score"], told["comment"], told["correction"]) == (0.75, "", "Good morning to you.")
     for wrong, status in (
         ({"request": "req_unknown", "score": 1}, 404),
+        ({"request": "req_\0", "score": 1}, 400),
         ({"request": request}, 400),
         ({"request": request, "score": 2}, 400),
         ({"request": request, "score": 1, "thumb": "up"}, 400),

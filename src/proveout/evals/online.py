@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -103,23 +104,30 @@ def amounts(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: NAN if value is None else float(value) for name, value in taken.items()}
 
 
-def baseline(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How a release has answered, from rows of `readings.baseline`: rates of bad events, times, requests an hour.
+def baseline(rows: Sequence[Mapping[str, Any]], until: datetime) -> dict[str, Any]:
+    """How a release has answered, from rows of `readings.baseline`: rates of bad events, times, scores, load.
 
-    `median_ms` and `spread` (of the logarithm) are of the first text; None without an answer.
+    `median_ms` and `spread` (of the logarithm) are of the first text; None without an answer. The hours are those from
+    the first of these requests `until` now: a burst is no day's traffic. `scores` are the means of feedback's and of a
+    judge's that may decide, each with the `share` of requests that have one.
     """
     seen = [bad_events(row) for row in rows]
     names = sorted({name for bad in seen for name, value in bad.items() if value == value})
     rates = {name: sum(bad.get(name, 0.0) > 0.5 for bad in seen) / len(seen) for name in names}
     logs = [math.log(t) for row in rows if row["outcome"] == Outcome.ANSWERED and (t := row["first_sentence_ms"])]
-    begun = [row["begun"] for row in rows]
-    hours = (max(begun) - min(begun)).total_seconds() / 3600 if begun else 0.0
+    hours = max(1.0, (until - min(row["begun"] for row in rows)).total_seconds() / 3600) if rows else 1.0
+    scored = {name: [row[name] for row in rows if row[name] is not None] for name in ("score", "judge")}
     return {
         "requests": len(rows),
-        "per_hour": len(rows) / hours if hours else 0.0,
+        "per_hour": len(rows) / hours,
         "bad": rates,
         "median_ms": math.exp(statistics.median(logs)) if logs else None,
         "spread": statistics.pstdev(logs) if logs else None,
+        "scores": {
+            name: {"mean": statistics.fmean(values), "share": len(values) / len(rows)}
+            for name, values in scored.items()
+            if values
+        },
     }
 
 

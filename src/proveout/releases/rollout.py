@@ -86,6 +86,8 @@ class Counts(msgspec.Struct):
     scores: dict[str, float] = {}  # of each score, the sum
     events: dict[str, int] = {}  # of each bad event, how often it happened
     missed: dict[str, int] = {}  # of each metric of answers, how often in a row it was not there
+    above: dict[str, int] = {}  # of each threshold, how many answers were above it
+    compared: dict[str, int] = {}  # of each threshold, with how many answers it was compared
 
 
 class Progress(msgspec.Struct):
@@ -106,6 +108,7 @@ class Progress(msgspec.Struct):
     judges: dict[Arm, str] = {}  # that decide, the last of each arm: a release has its own
     history: list[float] = []  # of log10 of the combined e-value
     closed: str = ""  # what the gate lacked when it was to be promoted
+    held: str = ""  # the last of these that was put on record
 
 
 @dataclass(slots=True)
@@ -181,7 +184,7 @@ def _decided(machine: Machine, now: float, combined: float) -> Decision:
     if crosses(combined - explained, plan.alpha):
         heavy = {name: math.log(weight) for name, weight in progress.weights.items() if weight}
         worst = max(heavy, key=lambda name: heavy[name] + _log_e(progress, name))
-        reason = f"{worst}: {_compared(progress, worst)}; combined e-value {_shown(combined)} ≥ {1 / plan.alpha:g}"
+        reason = f"{_compared(plan, progress, worst)}; combined e-value {_shown(combined)} ≥ {1 / plan.alpha:g}"
         return Decision("roll_back", reason, _numbers(machine))
     if machine.state != "frozen" and crosses(progress.split.log_e, SPLIT_ALPHA):
         split = progress.split
@@ -276,7 +279,7 @@ def observe(machine: Machine, batch: Sequence[Reading], units: Units) -> None:
             exposed.append((reading.candidate, reading.weight))
         if reading.unit is not None:
             units.setdefault(reading.unit, {})
-        _count(progress, reading)
+        _count(machine.plan, progress, reading)
         seen.sort(machine.plan, progress, reading, units)
         _gather(progress, reading)
     for test, events in seen.harm.items():
@@ -365,10 +368,11 @@ def _values(plan: Plan, progress: Progress, reading: Reading) -> Iterator[tuple[
                 yield test, float(amount > threshold * tolerated) if math.isfinite(amount) else math.nan
 
 
-def _count(progress: Progress, reading: Reading) -> None:
+def _count(plan: Plan, progress: Progress, reading: Reading) -> None:
     arm: Arm = "candidate" if reading.candidate else "stable"
     values = {**reading.bad, **reading.amounts, **reading.scores}
     measured = [name for name, value in values.items() if math.isfinite(value)]
+    above = {test: v > 0.5 for test, v in _values(plan, progress, reading) if test in progress.thresholds and v == v}
     for counts in (progress.total[arm], progress.step[arm]):
         counts.calls += reading.call
         counts.answered += bool(reading.amounts)
@@ -381,6 +385,9 @@ def _count(progress: Progress, reading: Reading) -> None:
         for name, value in reading.bad.items():
             if value > 0.5:
                 counts.events[name] = counts.events.get(name, 0) + 1
+        for test, is_above in above.items():
+            counts.above[test] = counts.above.get(test, 0) + is_above
+            counts.compared[test] = counts.compared.get(test, 0) + 1
     if "judge" in reading.scores:
         progress.judges[arm] = reading.judge
     if reading.call:
@@ -479,16 +486,60 @@ def _numbers(machine: Machine) -> dict[str, Any]:
     }
 
 
-def _compared(progress: Progress, name: str) -> str:
+def _compared(plan: Plan, progress: Progress, name: str) -> str:
+    """A metric of both arms in words, its name first."""
+    candidate, stable = progress.total["candidate"], progress.total["stable"]
     if name in SCORES:
-        means = {arm: counts.scores[name] / counts.measured[name] for arm, counts in progress.total.items()}
-        return f"{means['candidate']:.2f} of the candidate on average, {means['stable']:.2f} of the stable release"
-    candidate, stable = _events(progress, name)
-    calls = {arm: counts.calls for arm, counts in progress.total.items()}
+        of = f"{_mean(candidate, name)} answers of the candidate, {_mean(stable, name)} of the stable release"
+        return f"{name}: on average {of}"
+    if name in progress.thresholds:
+        amount, quantile = name.rsplit("_", 1)
+        more, unit = _MORE[amount]
+        tolerated = plan.tolerance.of(amount)
+        most = _amount(progress.thresholds[name] * (1 + tolerated))
+        above = f"{100 * tolerated:.3g} % above " if tolerated else ""
+        happened = f"{more} than {most} {unit}, {above}the stable release's {_NAMED[quantile]}"
+        counted = [(one.above.get(name, 0), one.compared.get(name, 0)) for one in (candidate, stable)]
+        name, what = amount.replace("_", " "), "answers"
+    else:
+        happened, what = _HAPPENED[name]
+        counted = [
+            (one.events.get(name, 0), one.calls if what == "calls" else one.measured.get(name, 0))
+            for one in (candidate, stable)
+        ]
+    (ours, all_ours), (theirs, all_theirs) = counted
     return (
-        f"{candidate} in {calls['candidate']} calls of the candidate, "
-        f"{stable} in {calls['stable']} of the stable release"
+        f"{name}: {ours:,} of {all_ours:,} {what} of the candidate {happened}; "
+        f"{theirs:,} of {all_theirs:,} of the stable release"
     )
+
+
+_HAPPENED = {
+    "errors": ("failed", "calls"),
+    "unsupported": ("had words that no passage supports", "answers"),
+    "refused": ("were refused", "calls"),
+    "guarded": ("set off a guard", "calls"),
+    "tool_errors": ("called what cannot be carried out", "answers with tools"),
+    "left": ("were left by their client", "calls"),
+    "feedback": ("got negative feedback", "calls"),
+}
+_MORE = {
+    "first_text": ("came later", "ms"),
+    "total": ("took longer", "ms"),
+    "tokens": ("took more", "tokens"),
+    "cost": ("cost more", "USD"),
+}
+_NAMED = {"p50": "median", "p95": "95th percentile", "p99": "99th percentile"}
+
+
+def _mean(counts: Counts, name: str) -> str:
+    """`0.41 of 12`."""
+    scored = counts.measured.get(name, 0)
+    return f"{counts.scores[name] / scored:.2f} of {scored:,}" if scored else "none of 0"
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def finite(log: float) -> float:

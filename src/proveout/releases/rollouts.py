@@ -33,6 +33,7 @@ _ENTRIES = 5000  # of the log, in one transaction
 _BEHIND_SECONDS = 2.0  # until what happened is missed in the log
 _SAMPLED = 1000  # answers of the stable release from which thresholds are frozen
 _WEEK, _BASELINE = 7, 10_000  # days, and requests, of the baseline
+_OUTCOMES = 100  # that are shown: their names are their givers' own
 _SYSTEM = "system"
 _ENDS: dict[str, Ended] = {"promote": "promoted", "roll_back": "rolled_back", "abort": "aborted"}
 
@@ -104,7 +105,8 @@ class Rollouts:
     async def _switch(self, session: Session, by: str, row: Row, order: Literal["pause", "resume"]) -> None:
         allowed, following = (("running",), "paused") if order == "pause" else (("paused", "frozen"), "running")
         if row["state"] not in allowed:
-            raise Conflict(f"The rollout is {row['state']}: it cannot be {following}.")
+            of = f"The rollout of {row['app']}@{row['release']} to {row['stage']} is {row['state']}"
+            raise Conflict(f"{of} already." if row["state"] == following else f"{of}: resume, promote or abort it.")
         machine = _machine(row)
         if row["state"] == "frozen":
             machine.progress.split = SampleRatio()  # whoever resumes has mended the split: it is looked at afresh
@@ -165,6 +167,9 @@ class Rollouts:
                 return  # the gate says what it said
             machine.progress.closed = closed
             machine.state = "running" if closed else machine.state
+            if closed and closed != machine.progress.held:  # told once, however often it is tried
+                machine.progress.held = closed
+                await decided(session, row, "held", _SYSTEM, closed, facts)
         await _save(session, row, machine, until)
         if decision.action == "step":
             await self.routes.set_weight(session, _SYSTEM, row, machine.weight)
@@ -174,12 +179,15 @@ class Rollouts:
             await self.routes.end(session, _SYSTEM, row, _ENDS[decision.action], decision.reason, facts)
 
     async def show(self, scope: Scope, app: str, stage: StageName) -> dict[str, Any]:
-        """The latest rollout of a stage, also after its end. Raises NotFound where there was none."""
-        async with self.store.unscoped() as session:
+        """The latest rollout of a stage, also after its end; with what came of its requests, by arm.
+
+        Raises NotFound where there was none.
+        """
+        async with self.store.within(scope) as session:
             row = await session.row("rollouts.latest", workspace=scope.workspace, app=app, stage=stage)
             if row is None:
                 raise NotFound(f"There was no rollout of {app} to {stage}.")
-            return await _shown(session, row)
+            return {**await _shown(session, row), "outcomes": await _outcomes(session, row)}
 
     async def baseline(self, scope: Scope, app: str, stage: StageName) -> dict[str, Any]:
         """How the stable release of a stage answered in the last week. Raises NotFound for a stage without one."""
@@ -189,7 +197,7 @@ class Rollouts:
                 raise NotFound(f"{app} has no stable release in {stage}.")
             about = {"app": app, "stage": stage, "release": stable["stable"]}
             rows = await session.fetch("readings.baseline", **about, days=_WEEK, limit=_BASELINE)
-        return {"app": app, "stage": stage, "release": stable["stable"], **online.baseline(rows)}
+        return {"app": app, "stage": stage, "release": stable["stable"], **online.baseline(rows, datetime.now(UTC))}
 
     async def recent(self, scope: Scope, hours: int) -> list[dict[str, Any]]:
         """The newest rollout of each stage that runs, or that ended in the last hours."""
@@ -225,6 +233,15 @@ def _machine(row: Row) -> Machine:
 async def _save(session: Session, row: Row, machine: Machine, position: int) -> None:
     now = {"state": machine.state, "step": machine.step, "weight": machine.weight, "position": position}
     await session.run("rollouts.save", id=row["id"], **now, progress=as_json(machine.progress))
+
+
+async def _outcomes(session: Session, row: Row) -> dict[str, dict[str, Any]]:
+    """Of each arm, the mean and the number of each outcome of feedback: `{"candidate": {"minutes": {mean, count}}}`."""
+    about = {name: row[name] for name in ("app", "stage", "started", "ended")}
+    found: dict[str, dict[str, Any]] = {"candidate": {}, "stable": {}}
+    for one in await session.fetch("feedback.outcomes", **about, limit=_OUTCOMES):
+        found[one["arm"]][one["name"]] = {"mean": one["mean"], "count": one["count"]}
+    return found
 
 
 async def _shown(session: Session, row: Row) -> dict[str, Any]:

@@ -184,8 +184,11 @@ def _way_back(tenures: Sequence[Row], where: str, to: int | None) -> int:
             f"{where}: release {to} cannot be gone back to. Releases that came through the gate before: {came}."
         )
     good = [n for n in sound if not last[n]["withdrawn"]]
+    if to is None and not sound:
+        raise Conflict(f"{where}: there is no release to go back to: none came through the gate before.")
     if to is None and not good:
-        raise Conflict(f"{where}: there is no earlier release that was not itself rolled back from; name one to go to.")
+        named = ", ".join(map(str, sound))
+        raise Conflict(f"{where}: each earlier release was itself rolled back from; name the one to go to: {named}.")
     return to if to is not None else good[0]
 
 

@@ -21,11 +21,14 @@ class Behaviour:
     bad: dict[str, float] = field(default_factory=lambda: {"errors": 0.01, "refused": 0.05, "unsupported": 0.02})
     median_ms: float = 400
     spread: float = 0.5
-    scores: Mapping[str, float] = field(default_factory=dict)  # means; the standard deviation is SCORE_SD
+    scores: Mapping[str, float] = field(default_factory=dict)  # means; the standard deviation is SCORE_SD, if it can be
+    scored: Mapping[str, float] = field(default_factory=dict)  # the share of requests with each score; default: all
     measured: bool = True  # False: its times are not there
 
 
 SCORE_SD = 0.25
+_BROADEST = 0.5  # a + b of a beta distribution, where the mean is too near 0 or 1 for that deviation
+_LOWER = 0.1  # of a regression of scores
 _CURSED = Behaviour({"errors": 1.0})
 
 
@@ -102,10 +105,12 @@ def regressions(stable: Behaviour) -> list[Regression]:
         for size in sizes if name in stable.bad else ():
             worse = {**stable.bad, name: min(1.0, stable.bad[name] + size)}
             found.append(Regression(f"{name} + {size:.0%}", replace(stable, bad=worse)))
-    return found + [
-        Regression(f"times + {size:.0%}", replace(stable, median_ms=stable.median_ms * (1 + size)))
-        for size in (0.25, 0.5, 1.0)
-    ]
+    for size in (0.25, 0.5, 1.0):
+        found.append(Regression(f"times + {size:.0%}", replace(stable, median_ms=stable.median_ms * (1 + size))))
+    for name, mean in stable.scores.items():
+        lower = {**stable.scores, name: max(0.0, mean - _LOWER)}
+        found.append(Regression(f"{name} − {_LOWER:.2f}", replace(stable, scores=lower)))
+    return found
 
 
 def _reading(behaviour: Behaviour, arm: bool, weight: float, now: float, unit: str | None, random: Random) -> Reading:
@@ -115,7 +120,11 @@ def _reading(behaviour: Behaviour, arm: bool, weight: float, now: float, unit: s
     if not answered:
         bad.pop("unsupported", None)
     times = {name: _time(behaviour, random) if behaviour.measured else math.nan for name in ("first_text", "total")}
-    scores = {name: _score(mean, random) for name, mean in behaviour.scores.items()}
+    scores = {
+        name: _score(mean, random)
+        for name, mean in behaviour.scores.items()
+        if name not in behaviour.scored or random.random() < behaviour.scored[name]
+    }
     return Reading(arm, weight, now, unit, True, True, bad=bad, amounts=times if answered else {}, scores=scores)
 
 
@@ -125,7 +134,8 @@ def _time(behaviour: Behaviour, random: Random) -> float:
 
 def _score(mean: float, random: Random) -> float:
     """From a beta distribution with this mean."""
-    size = mean * (1 - mean) / SCORE_SD**2 - 1
+    mean = min(max(mean, 0.001), 0.999)
+    size = max(mean * (1 - mean) / SCORE_SD**2 - 1, _BROADEST)
     return random.betavariate(mean * size, (1 - mean) * size)
 
 

@@ -147,7 +147,7 @@ def _our_errors() -> Iterator[None]:
     except (PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise Unavailable("The database is not reachable just now; try again in a moment.") from error
     except psycopg.DataError as error:
-        raise InvalidInput(f"The database does not take this: {error.diag.message_primary}.") from error
+        raise InvalidInput(f"The database does not take this: {error.diag.message_primary or error}.") from error
     except psycopg.IntegrityError as error:
         raise Conflict(f"The database has this already, or not what it needs: {error.diag.message_primary}.") from error
 

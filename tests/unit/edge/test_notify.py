@@ -68,6 +68,14 @@ def said(kind: Kind, by: str = "key_1", url: str = "", **facts: Any) -> Notifica
             *("aborted", "The rollout of desk@5 to beta was aborted", "desk@4 serves all of beta"),
         ),
         (
+            *(Kind.ROLLOUT_DECIDED, {**ROLLOUT, "by": "system", "action": "held", "reason": "beta.drill: no drill"}),
+            *(
+                "approval",
+                "The promotion of desk@5 to beta is held by its gate",
+                "closed: beta.drill: no drill. It goes",
+            ),
+        ),
+        (
             Kind.ROUTE_CHANGED,
             {"app": "desk", "stage": "beta", "stable": 4, "before": 5, "action": "rolled_back", "rollout": None},
             *("rollback", "desk@5 was rolled back in beta", "ada rolled it back by hand. desk@4 serves beta again."),

@@ -95,10 +95,21 @@ def test_thresholds_are_quantiles_of_the_nearest_rank() -> None:
     assert thresholds("total", [float(n) for n in range(1, 101)]) == {"total_p50": 50, "total_p95": 95, "total_p99": 99}
 
 
-def test_a_baseline_has_rates_times_and_requests_an_hour() -> None:
+def test_a_baseline_has_rates_times_scores_and_requests_an_hour() -> None:
     hour = [datetime(2026, 1, 31, n, tzinfo=UTC) for n in (0, 1, 2)]
-    rows = [{**GOOD, "begun": at} for at in hour[:2]] + [{**GOOD, "begun": hour[2], "outcome": "failed"}]
-    told = baseline(rows)
+    unscored = {**GOOD, "score": None, "judge": None}
+    rows = [{**unscored, "begun": at, "score": n / 2} for n, at in enumerate(hour[:2])]
+    rows += [{**unscored, "begun": hour[2], "outcome": "failed"}]
+    told = baseline(rows, hour[2])
     assert (told["requests"], told["per_hour"], told["bad"]["errors"]) == (3, 1.5, 1 / 3)
     assert told["median_ms"] == pytest.approx(80) and told["spread"] == 0
-    assert baseline([])["median_ms"] is None
+    assert told["scores"] == {"score": {"mean": 0.25, "share": 2 / 3}}
+    assert baseline([], hour[2])["median_ms"] is None and baseline([], hour[2])["per_hour"] == 0
+
+
+def test_a_burst_is_no_days_traffic() -> None:
+    burst = [
+        {**GOOD, "begun": datetime(2026, 1, 31, 0, n % 7, tzinfo=UTC), "score": None, "judge": 1} for n in range(70)
+    ]
+    assert baseline(burst, datetime(2026, 1, 31, 0, 7, tzinfo=UTC))["per_hour"] == 70  # an hour at least
+    assert baseline(burst, datetime(2026, 1, 31, 7, tzinfo=UTC))["per_hour"] == 10

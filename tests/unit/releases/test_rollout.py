@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,7 +28,7 @@ from proveout.releases.rollout import (
     outlook,
     weights,
 )
-from proveout.releases.simulate import Behaviour, End, Traffic, seeds, simulate
+from proveout.releases.simulate import Behaviour, End, Traffic, regressions, seeds, simulate
 
 SOUND = Behaviour()
 NOTHING: Mapping[str, float] = {"errors": 0.0, "refused": 0.0, "guarded": 0.0}
@@ -68,6 +69,17 @@ def test_a_broken_candidate_is_caught_soon(candidate: Behaviour, stable: Behavio
     ends = runs(11, candidate, 6000, stable=stable)
     assert {end.state for end in ends} == {"rolled_back"}
     assert statistics.median(end.candidate for end in ends) <= most
+
+
+def test_regressions_of_scores_are_simulated_where_answers_are_scored() -> None:
+    assert not [one for one in regressions(SOUND) if "−" in one.name]
+    for mean in (0.0, 0.06, 0.6, 0.97, 1.0):  # whatever their mean is
+        stable = Behaviour(scores={"judge": mean}, scored={"judge": 0.5})
+        (worse,) = [one.candidate for one in regressions(stable) if one.name == "judge − 0.10"]
+        assert worse.scores == {"judge": pytest.approx(max(0.0, mean - 0.1))} and worse.bad == stable.bad
+        (end,) = runs(1, worse, 500, stable=stable)
+        assert end.state in ("running", "rolled_back")
+    assert {end.state for end in runs(3, worse, 6000, stable=stable)} == {"rolled_back"}
 
 
 def test_a_sound_candidate_is_promoted_and_not_rolled_back() -> None:
@@ -267,8 +279,46 @@ def test_minimum_calls_hold_back_steps_and_never_a_rollback() -> None:
     failed = [replace_weight(call(True, bad={**NOTHING, "errors": 1.0}), 0.1) for _ in range(10)]
     decision = told(made, failed)
     assert (decision.action, made.state) == ("roll_back", "rolled_back")
-    assert decision.reason.startswith("errors: 10 in 10 calls of the candidate, 0 in 0")
+    assert decision.reason.startswith("errors: 10 of 10 calls of the candidate failed; 0 of 0 of the")
     assert decision.facts["e_values"]["errors"] > 300 and decision.facts["combined"] >= 100
+
+
+@pytest.mark.parametrize(
+    ("worse", "words"),
+    [
+        (
+            {"amounts": {"tokens": 17.0}},
+            "tokens: 60 of 60 answers of the candidate took more than 6 tokens, 20 % above the stable",
+        ),
+        (
+            {"amounts": {"first_text": 2210.5}},
+            "first text: 60 of 60 answers of the candidate came later than 1,320 ms, 10 % above the stable",
+        ),
+        (
+            {"amounts": {"cost": 0.01}},
+            "cost: 60 of 60 answers of the candidate cost more than 0.002 USD, the stable release's median;",
+        ),
+        (
+            {"bad": {**NOTHING, "unsupported": 1.0}},
+            "unsupported: 60 of 60 answers of the candidate had words that no passage supports; 0 of 0 of the stable",
+        ),
+        (
+            {"bad": {**NOTHING, "left": 1.0}},
+            "left: 60 of 60 calls of the candidate were left by their client; 0 of 100",
+        ),
+    ],
+)
+def test_a_rollback_says_in_words_what_the_candidate_did(worse: dict[str, Any], words: str) -> None:
+    made = machine(steps=[0.1], minimum={"calls": 10**6}, tolerance={"cost": 0})
+    freeze(made.progress, "first_text", [1200.0] * 100)
+    freeze(made.progress, "tokens", [5.0] * 60 + [20.0] * 40)
+    freeze(made.progress, "cost", [0.002] * 100)
+    sound = {"bad": {**NOTHING, "left": 0.0}, "amounts": dict.fromkeys(("first_text", "tokens", "cost"), 0.0)}
+    told(made, [Reading(False, 0.1, 0.0, None, False, True, **sound) for _ in range(100)])  # type: ignore[arg-type]
+    told(made, [Reading(True, 0.1, 0.0, None, False, True, **worse) for _ in range(60)])
+    decision = outlook(made, 0.0)
+    assert decision.action == "roll_back" and decision.reason.startswith(words), decision.reason
+    assert re.search(r" of the stable release; combined e-value \S+ ≥ 100$", decision.reason)
 
 
 def replace_weight(reading: Reading, weight: float) -> Reading:
@@ -336,6 +386,8 @@ def test_a_judge_decides_only_where_it_may() -> None:
     assert advised.state == "running" and "advice" not in criteria(advised.progress) and not advised.progress.scores
     assert advised.progress.total["candidate"].scores["advice"] == pytest.approx(12)  # shown all the same
     assert ruled.state == "rolled_back" and "judge" in criteria(ruled.progress)
+    said = "judge: on average 0.20 of 60 answers of the candidate, 0.90 of 60 of the stable release; combined"
+    assert outlook(ruled, 0.0).reason.startswith(said)
     made = ready()
     told(made, [Reading(arm, 0.5, 0.0, scores={"judge": 0.9}) for _ in range(25) for arm in (False, True)])
     assert "judge" in outlook(made, 0.0).reason  # not enough to show that it is no worse

@@ -28,7 +28,7 @@ from proveout.edge.cli import (
     witness,
 )
 from proveout.edge.cli.client import Refused
-from proveout.errors import InvalidInput, ProveoutError, StartRefused, Unavailable
+from proveout.errors import InvalidInput, NotFound, ProveoutError, StartRefused, Unavailable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -72,7 +72,7 @@ def main() -> None:
         if "--json" in sys.argv:
             said = {"error": {"message": error.message, "code": error.code}}
             output.document(error.body if isinstance(error, Refused) else said)
-        usage = isinstance(error, InvalidInput | StartRefused | Unavailable) or (
+        usage = isinstance(error, InvalidInput | NotFound | StartRefused | Unavailable) or (
             isinstance(error, Refused) and error.status in (400, 401, 404, 413)
         )
         sys.exit(2 if usage else 1)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import statistics
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -17,9 +19,9 @@ from proveout.domain import STAGES
 from proveout.edge.cli import output
 from proveout.edge.cli.client import Client, Refused, connected
 from proveout.edge.cli.releases import split
-from proveout.errors import InvalidInput, NotFound
+from proveout.errors import InvalidInput, NotFound, Unavailable
 from proveout.releases.plan import Plan
-from proveout.releases.rollout import ACTIVE
+from proveout.releases.rollout import ACTIVE, State
 from proveout.releases.simulate import Behaviour, End, Traffic, regressions, seeds
 from proveout.releases.simulate import simulate as simulated
 
@@ -33,6 +35,8 @@ _SPARKS = 40
 _WIDTH = 20  # of a bar
 _SHOWN = 8  # guardrails, the weightiest evidence first
 _FOLLOW_SECONDS = 1.0
+_LOOK_SECONDS = 10.0  # after which a server that says nothing is away
+_AWAY_SECONDS = 60.0  # after which a server that is away is not waited for
 _CODES = {"promoted": 0, "rolled_back": 1, "aborted": 3}
 
 
@@ -59,7 +63,10 @@ def status(
     ] = "",
     follow: Annotated[
         bool,
-        typer.Option("--follow", help="Show it live to its end. Exit code 0: promoted, 1: rolled back, 3: aborted."),
+        typer.Option(
+            "--follow",
+            help="Show it live to its end. Exit code 0: promoted, 1: rolled back, 3: aborted, 2: it could not be seen.",
+        ),
     ] = False,
     json: output.AsJson = False,
 ) -> None:
@@ -71,7 +78,12 @@ def status(
             found = dict(await client.call("GET", path))
             return await _followed(client, path, found, json) if follow else found
 
-    found = asyncio.run(run())
+    try:
+        found = asyncio.run(run())
+    except Refused as refused:
+        if follow and refused.status >= 500:  # 1 would say that it was rolled back
+            raise Unavailable(refused.message) from refused
+        raise
     _say(found, json)
     if follow:
         raise typer.Exit(_CODES[found["state"]])
@@ -82,6 +94,7 @@ async def _followed(client: Client, path: str, found: dict[str, Any], json: bool
     live = output.is_watched() and not json
     shown: object = None
     with output.pages() if live else nullcontext() as page:
+        tell = output.warn if page is None else partial(page.console.print, markup=False)
         while found["state"] in ACTIVE:
             seen = (found["state"], found["step"], found["exposure"], len(found["decisions"]))
             if page is not None:
@@ -90,10 +103,29 @@ async def _followed(client: Client, path: str, found: dict[str, Any], json: bool
                 output.say(_line(found))
             shown = seen
             await asyncio.sleep(_FOLLOW_SECONDS)
-            found = dict(await client.call("GET", path))
+            found = await _look(client, path, tell)
         if page is not None:
             page.update("", refresh=True)
     return found
+
+
+async def _look(client: Client, path: str, tell: Callable[[str], None]) -> dict[str, Any]:
+    """The rollout as it stands. A server that is away is waited for; raises Unavailable when it does not come back."""
+    away: float | None = None  # since
+    while True:
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                return dict(await client.call("GET", path))
+        except (Unavailable, TimeoutError, Refused) as error:
+            if isinstance(error, Refused) and error.status < 500:
+                raise
+            said = str(error) or f"{client.url} does not answer."
+            if away is None:
+                away = time.monotonic()
+                tell(f"{said} Looking again for {_AWAY_SECONDS:.0f} s.")
+            elif time.monotonic() - away >= _AWAY_SECONDS:
+                raise Unavailable(said) from error
+        await asyncio.sleep(_FOLLOW_SECONDS)
 
 
 @app.command()
@@ -143,7 +175,8 @@ def simulate(
     if not baseline["median_ms"] or not baseline["per_hour"]:
         raise InvalidInput(f"{name} has not answered enough in the last week to tell anything from it.")
     plan = Plan.model_validate(found["facts"].get("rollout") or {})
-    stable = Behaviour(baseline["bad"], baseline["median_ms"], baseline["spread"])
+    means, shares = ({name: one[told] for name, one in baseline["scores"].items()} for told in ("mean", "share"))
+    stable = Behaviour(baseline["bad"], baseline["median_ms"], baseline["spread"], means, shares)
     traffic = Traffic(per_second=baseline["per_hour"] / 3600, users=users)
     rows = []
     with output.progress_bar() as progress:
@@ -155,14 +188,17 @@ def simulate(
     if json:
         output.document({"baseline": baseline, "plan": plan.model_dump(mode="json"), "regressions": rows})
         return
-    output.say(f"{baseline['per_hour']:.0f} requests an hour; {runs} rollouts each, of at most {requests:,} requests")
-    output.table(rows, ("regression", "ends", "candidate_requests", "requests", "hours"))
+    output.say(f"{baseline['per_hour']:,.3g} requests an hour; {runs} rollouts each, of at most {requests:,} requests")
+    output.say(f"a sound candidate: {_told(rows[0]['ends'])}")
+    rows[0]["regression"] = "none: sound"
+    shown = [{**one, "ends": _told(one["ends"])} for one in rows]
+    output.table(shown, ("regression", "ends", "candidate_requests", "requests", "hours"))
 
 
 def _forecast(name: str, ends: Sequence[End], traffic: Traffic) -> dict[str, Any]:
     """Medians over simulated rollouts; `ends` says how many ended how."""
     requests = statistics.median(end.requests for end in ends)
-    counted = Counter(end.state for end in ends).most_common()
+    counted = Counter(_UNDECIDED.get(end.state, end.state) for end in ends).most_common()
     return {
         "regression": name,
         "ends": [f"{state} {count}" for state, count in counted],
@@ -170,6 +206,14 @@ def _forecast(name: str, ends: Sequence[End], traffic: Traffic) -> dict[str, Any
         "requests": requests,
         "hours": round(requests / traffic.per_second / 3600, 2),
     }
+
+
+_UNDECIDED: dict[State, str] = {"running": "undecided", "aborted": "undecided at the deadline"}
+
+
+def _told(ends: Sequence[str]) -> str:
+    """`promoted 8, rolled back 2`."""
+    return ", ".join(ends).replace("_", " ")
 
 
 def rollback(
@@ -289,7 +333,7 @@ def _view(found: Mapping[str, Any]) -> Iterator[str | Table]:
     yield f"no worse, each to reach {needed:g} in the last step"
     yield output.grid([_criterion(one) for one in found["criteria"]], ("criterion", "margin", "shown", "e_value"))
     yield ""
-    yield output.grid(list(_arms(found)), ("arm", "calls", "answered", "bad events", "scores"))
+    yield output.grid(list(_arms(found)), ("arm", "calls", "answered", "bad events", "scores", "outcomes"))
     yield ""
     said = [{**one, "at, UTC": _moment(one["at"]), "by": one["name"]} for one in found["decisions"]]
     yield output.grid(said, ("at, UTC", "action", "by", "reason"))
@@ -336,7 +380,9 @@ def _arms(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             for name, count in counts["events"].items()
         ]
         means = [f"{name} {total / counts['measured'][name]:.2f}" for name, total in counts["scores"].items()]
-        yield {"arm": arm, "calls": counts["calls"], "answered": counts["answered"], "bad events": bad, "scores": means}
+        came = [f"{name} {_mean(one['mean'])} (of {one['count']:,})" for name, one in found["outcomes"][arm].items()]
+        told = {"arm": arm, "calls": counts["calls"], "answered": counts["answered"]}
+        yield {**told, "bad events": bad, "scores": means, "outcomes": came}
 
 
 def sparkline(history: Sequence[float]) -> str:
@@ -361,6 +407,10 @@ def _percent(share: float) -> str:
 
 def _moment(at: str) -> str:
     return at[:19].replace("T", " ")
+
+
+def _mean(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _number(value: float) -> str:

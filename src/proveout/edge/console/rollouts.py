@@ -58,6 +58,7 @@ class Shown:
     evidence: Evidence
     compared: Sequence[tuple[str, int, int]]  # name, candidate, stable
     scores: Sequence[tuple[str, float | None, float | None]]  # whose; the candidate's mean, the stable's
+    outcomes: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any] | None]]  # mean and count, as scores
     guardrails: Sequence[Guardrail]  # the nearest to a rollback first
     criteria: Sequence[tuple[Mapping[str, Any], float]]  # each with how far it is shown, 0 to 1, on a log axis
     orders: Sequence[str]
@@ -88,12 +89,15 @@ def shown(about: Mapping[str, Any], caller: Principal) -> Shown:
         if name in candidate["measured"] or name in stable["measured"]
     ]
     means = [(label, _mean(candidate, name), _mean(stable, name)) for name, label in _SCORES.items()]
+    came = about["outcomes"]
+    outcomes = [(n, came["candidate"].get(n), came["stable"].get(n)) for n in {**came["candidate"], **came["stable"]}]
     active = about["state"] in ACTIVE and Right.RELEASES_PROMOTE in caller.rights
     return Shown(
         about,
         evidence(about["history"], about["combined"]["needed"]),
         compared,
         [one for one in means if one[1:] != (None, None)],
+        outcomes,
         _guardrails(about),
         [(one, shown_share(one["e_value"], one["needed"])) for one in about["criteria"]],
         _ORDERS.get(about["state"], ("resume", "promote", "abort")) if active else (),

@@ -26,13 +26,13 @@ class Feedback(BaseModel):
     request: str = Field(min_length=1, max_length=100)
     score: float | None = Field(default=None, ge=0, le=1)
     thumb: Literal["up", "down"] | None = None
-    comment: str = Field(default="", max_length=10_000)
-    correction: str = Field(default="", max_length=100_000)
+    comment: str | None = Field(default=None, max_length=10_000)
+    correction: str | None = Field(default=None, max_length=100_000)
     outcome: Name | dict[Name, Number] = Field(default_factory=dict, max_length=50)
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if self.score is None and self.thumb is None and not (self.comment or self.correction or self.outcome):
+        if not self.outcome and all(x is None for x in (self.score, self.thumb, self.comment, self.correction)):
             raise ValueError("say something: a score, a thumb, a comment, a correction or an outcome")
         if self.score is not None and self.thumb is not None:
             raise ValueError("give a score or a thumb, not both")
@@ -41,7 +41,7 @@ class Feedback(BaseModel):
 
 @router.post("/feedback", status_code=201)
 async def give_feedback(request: Request, caller: Caller, body: Feedback) -> dict[str, str]:
-    """Says what an answer was worth, `score` from 0 to 1 or `thumb`; the last word on a request stands.
+    """Says what an answer was worth, `score` from 0 to 1 or `thumb`. What is left out stays as it was said before.
 
     Comment and correction are sealed under the key of whoever asked. `outcome` is a name (`solved`) or numbers by name.
     """

@@ -28,7 +28,10 @@ class Order(BaseModel):
 
 @router.get("/rollout")
 async def show_rollout(request: Request, caller: Caller, app: str, stage: StageName) -> dict[str, Any]:
-    """The latest rollout of a stage, also after its end: its state, e-values, arms and decisions, newest first."""
+    """The latest rollout of a stage, also after its end: its state, e-values, arms and decisions, newest first.
+
+    `outcomes` has the mean and count of each outcome that feedback gave, by arm.
+    """
     keys.require(caller, Right.RELEASES_READ)
     return await _shown(request, caller, app, stage)
 

@@ -101,6 +101,12 @@ def _rollout(facts: Facts, by: str) -> _Said | None:
                 f"the arms are not met as drawn, then `proveout rollout resume {app} --stage {stage}`, or `abort`."
             )
             return _Said("frozen", f"The rollout of {new} to {stage} is frozen", text, page)
+        case "held":
+            text = (
+                f"{by} would promote it, but the gate of {stage} is closed: {why}. It goes on beside {old} at its last "
+                f"step. Next: bring what it lacks, and it is promoted by itself."
+            )
+            return _Said("approval", f"The promotion of {new} to {stage} is held by its gate", text, page)
         case "aborted":
             text = (
                 f"{by} ended it: {why}. {old} serves all of {stage}. "

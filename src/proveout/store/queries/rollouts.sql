@@ -158,20 +158,44 @@ where i.workspace = (select scope_workspace()) and i.app = %(app)s and i.stage =
 order by i.begun desc limit %(limit)s;
 
 -- name: readings.baseline (scoped)
--- How a stage's stable release has ended users' requests since a time, the newest first.
+-- How a stage's stable release has ended users' requests since a time, the newest first, with the first scores that
+-- were given them; a thumb is none.
+with given as materialized (
+    select distinct on (e.facts ->> 'request') e.facts ->> 'request' as request, e.facts -> 'score' as score
+    from events e
+    where e.workspace = (select scope_workspace()) and e.kind = 'serving:feedback:given' and e.request is null
+      and e.position is not null and e.at > now() - make_interval(days => %(days)s)
+      and jsonb_typeof(e.facts -> 'score') = 'number' and e.facts ->> 'app' = %(app)s
+    order by e.facts ->> 'request', e.position)
 select i.begun, c.outcome, c.grounded, c.quoted, c.completion_tokens, c.cost_usd, c.first_sentence_ms, c.total_ms,
-       c.decision -> 'verdicts' as verdicts, c.decision -> 'tools' as tools
-from intents i join completions c using (request)
+       c.decision -> 'verdicts' as verdicts, c.decision -> 'tools' as tools, g.score::double precision as score,
+       case when j.decides then j.score end as judge
+from intents i join completions c using (request) left join given g using (request)
+left join judgements j using (request)
 where i.workspace = (select scope_workspace()) and i.app = %(app)s and i.stage = %(stage)s and i.release = %(release)s
   and i.purpose = 'request' and i.begun > now() - make_interval(days => %(days)s)
 order by i.begun desc limit %(limit)s;
 
 -- name: feedback.put (scoped)
--- The last word on a request of the scope's workspace.
-insert into feedback (request, workspace, subject, key, score, outcome, sealed)
-values (%(request)s, (select scope_workspace()), %(subject)s, %(key)s, %(score)s, %(outcome)s, %(sealed)s)
-on conflict (request) do update set key = excluded.key, score = excluded.score, outcome = excluded.outcome,
-    sealed = excluded.sealed, at = now();
+-- What is said of a request of the scope's workspace; what was said before stays where nothing new is said. Answers with
+-- the words that were sealed before, for this transaction alone to change.
+insert into feedback (request, workspace, subject, key, score, outcome)
+values (%(request)s, (select scope_workspace()), %(subject)s, %(key)s, %(score)s, %(outcome)s)
+on conflict (request) do update set key = excluded.key, score = coalesce(excluded.score, feedback.score),
+    outcome = feedback.outcome || excluded.outcome, at = now()
+returning sealed;
+
+-- name: feedback.word (scoped)
+-- The words that were said of a request.
+update feedback set sealed = %(sealed)s where request = %(request)s;
+
+-- name: feedback.outcomes (scoped)
+-- What came of the requests of a rollout, by arm, those most often told first: of those whose arm was drawn.
+select i.arm, o.key as name, avg(o.value::double precision) as mean, count(*) as count
+from feedback f join intents i using (request), jsonb_each(f.outcome) o
+where i.workspace = (select scope_workspace()) and i.app = %(app)s and i.stage = %(stage)s and i.purpose = 'request'
+  and i.weight is not null and i.begun >= %(started)s and i.begun <= coalesce(%(ended)s, now())
+group by i.arm, o.key order by count(*) desc, o.key limit %(limit)s;
 
 -- name: feedback.get (scoped)
 -- What was said of a request.

@@ -135,21 +135,51 @@ function showPrint(turn, entries) {
   print.hidden = !print.childElementCount;
 }
 
-/** Lets a person say what the answer was worth; the last word stands. */
+/** Keeps feedback with a request. Throws what the server says against it. */
+async function judgeIt(request, said) {
+  const response = await fetch("/api/v1/feedback", {
+    method: "POST",
+    headers: { ...CONSOLE, "content-type": "application/json" },
+    body: JSON.stringify({ request, ...said }),
+  });
+  if (!response.ok) throw await refusal(response);
+}
+
+/** Lets a person say what the answer was worth, then in words why; of each the last word stands. */
 function showJudge(turn, request) {
   const judge = turn.querySelector(".judge");
-  const said = judge.querySelector("[role=status]");
+  const status = judge.querySelector("[role=status]");
+  const words = judge.querySelector(".words");
+  const { comment, correction } = words.elements;
+  const tell = async (said, done) => {
+    try {
+      await judgeIt(request, said);
+      done();
+    } catch (error) {
+      status.textContent = error instanceof TypeError ? "The server cannot be reached." : error.message;
+    }
+  };
   judge.hidden = false;
-  judge.addEventListener("click", async ({ target }) => {
+  judge.addEventListener("click", ({ target }) => {
     const thumb = target.dataset.thumb;
     if (!thumb) return;
-    const response = await fetch("/api/v1/feedback", {
-      method: "POST",
-      headers: { ...CONSOLE, "content-type": "application/json" },
-      body: JSON.stringify({ request, thumb }),
+    tell({ thumb }, () => {
+      for (const button of judge.querySelectorAll("[data-thumb]")) button.ariaPressed = button === target;
+      words.hidden = false;
+      correction.closest("label").hidden = thumb !== "down";
+      words.scrollIntoView({ block: "nearest" });
+      status.textContent = "Noted with the answer. You can say more below.";
     });
-    if (response.ok) for (const button of judge.querySelectorAll("button")) button.ariaPressed = button === target;
-    said.textContent = response.ok ? "Noted with the answer." : (await refusal(response)).message;
+  });
+  words.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const given = [comment, correction].filter((field) => !field.closest("label").hidden && field.value.trim());
+    if (!given.length) return comment.focus();
+    tell(Object.fromEntries(given.map((field) => [field.name, field.value.trim()])), () => {
+      judge.querySelector("[aria-pressed=true]").focus();
+      words.hidden = true;
+      status.textContent = "Your words are noted with the answer.";
+    });
   });
 }
 
