@@ -31,7 +31,7 @@ from proveout.releases import evidence
 from proveout.releases.findings import Biased, Findings, Side, result_of, summarise, told_of_bias
 from proveout.releases.judging import JudgedSides, Judging
 from proveout.releases.own_tests import own_tests
-from proveout.releases.policy import Policy
+from proveout.releases.policy import MARGIN, Policy
 from proveout.serving.call import Rooms
 from proveout.store.events import Kind, note
 from proveout.store.pool import Row, Store, as_json
@@ -41,7 +41,6 @@ T = TypeVar("T")
 Draw = Callable[[Sequence[Case]], Sequence[Case]]
 
 UNCOMPARED = {"ttft_ms", "per_token_ms", "total_ms"}  # taken at other times, under another load
-_MARGIN = 0.05  # points of a score
 _MARGIN_OF_AMOUNTS = 0.2  # parts of the baseline's mean
 _SCORED = 16  # answers at a time
 MAIN_WEIGHT = 5.0
@@ -133,7 +132,9 @@ class Evaluate:
             raise Unavailable(f"{len(failed)} questions found no answer: {failed[0].text}")
         known: Mapping[str, Measure] = {**measures, **AGREEING}
         targets = self._targets(baseline, sides[1], known, None)
-        return Compared(digest(cases), len(cases), _compare(cases, sides[0], sides[1], known, targets, None))
+        margin = self._policy.refresh.margin
+        found = _compare(cases, sides[0], sides[1], known, targets, None, margin)
+        return Compared(digest(cases), len(cases), found)
 
     async def _scorers(self, stack: AsyncExitStack, code: str, release: Release) -> dict[str, Scorer]:
         file = str(release.facts.get("scorers_file") or "scorers")  # facts of old have no name
@@ -300,7 +301,9 @@ def _told(steps: Steps, what: str) -> Tell:
     return report
 
 
-def metrics_of(names: Iterable[str], measures: Mapping[str, Measure], aimed: Set[str]) -> dict[str, Metric]:
+def metrics_of(
+    names: Iterable[str], measures: Mapping[str, Measure], aimed: Set[str], margin: float = MARGIN
+) -> dict[str, Metric]:
     """How each measure is compared. What a target is about, and whether answers are right, weighs most;
     what must never happen has a limit on the rate of its happening."""
     metrics = {}
@@ -310,7 +313,7 @@ def metrics_of(names: Iterable[str], measures: Mapping[str, Measure], aimed: Set
             name,
             kind,
             better,
-            _MARGIN_OF_AMOUNTS if kind == "positive" else _MARGIN,
+            _MARGIN_OF_AMOUNTS if kind == "positive" else margin,
             limit=_TOLERATED if name in _NEVER else None,
             weight=MAIN_WEIGHT if name == "correct" or name in aimed else 1.0,
         )
@@ -324,10 +327,11 @@ def _compare(
     measures: Mapping[str, Measure],
     targets: Sequence[Judged],
     judged: JudgedSides | None,
+    margin: float = MARGIN,
 ) -> Comparison:
     advises = {JUDGE.name} if judged and not judged.judgement.decides else set[str]()
     left_out = UNCOMPARED | advises
     both = [n for n in measures if n in candidate.scores and n in baseline.scores and n not in left_out]
     tags = {case.id: frozenset(case.tags) for case in cases}
     aimed = {judged.target.metric for judged in targets}
-    return compare(candidate.scores, baseline.scores, tags, metrics_of(both, measures, aimed))
+    return compare(candidate.scores, baseline.scores, tags, metrics_of(both, measures, aimed, margin))

@@ -13,6 +13,7 @@ import yaml
 from proveout.domain import Basis
 from proveout.errors import StartRefused
 
+MARGIN = 0.05  # points of a score, that still count as no worse
 _SHIPPED = "stages.yaml"
 GatedStage = Literal["beta", "production"]
 Figure = Literal["lost", "unread", "empty", "duplicates", "widened"]
@@ -56,11 +57,13 @@ class Bound(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RefreshPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The data tests of followed knowledge, and what admits a release that differs in its snapshots alone.
 
-    Without criteria nothing is admitted, and no stage follows.
+    Without criteria nothing is admitted, and no stage follows. `margin`: how much worse a score may be and still count
+    as no worse.
     """
 
     tests: tuple[Bound, ...] = ()
     criteria: tuple[Criterion, ...] = ()
+    margin: Annotated[float, msgspec.Meta(gt=0, lt=1)] = MARGIN
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

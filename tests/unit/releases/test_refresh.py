@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proveout.domain import KnowledgeUse, Manifest, ModelChoice, ModelUse, Parameters, PromptTexts
 from proveout.evals.cases import Case
+from proveout.evals.compare import compare
+from proveout.evals.scorers import scorers
 from proveout.releases.gate import refreshes
+from proveout.releases.measure import metrics_of
 from proveout.releases.policy import read_policy
 from proveout.releases.refresh import Snapshot, draw, figures, run_data_tests
 
@@ -125,3 +130,13 @@ def test_only_snapshots_of_what_is_followed_may_differ() -> None:
         with_uses(replace(handbook, snapshot="sha256:9"), law, KnowledgeUse("more", "sha256:3")),
     ]
     assert not any(refreshes(other, MANIFEST, {"handbook"}) for other in others)
+
+
+@pytest.mark.parametrize(("margin", "enough"), [(0.05, 72), (0.1, 36)])
+def test_a_policys_margin_says_how_many_questions_it_takes(tmp_path: Path, margin: float, enough: int) -> None:
+    file = tmp_path / "stages.yaml"
+    file.write_text(f"stages: {{beta: [], production: []}}\nrefresh: {{margin: {margin}}}\n")
+    metrics = metrics_of(["correct"], scorers(), set(), read_policy(file).refresh.margin)
+    for n, verdict in ((enough - 1, "inconclusive"), (enough, "pass")):
+        same = {"correct": {str(case): [1.0] for case in range(n)}}
+        assert compare(same, same, {}, metrics).verdict == verdict
