@@ -260,10 +260,11 @@ def test_outages_that_both_arms_share_promote_no_worse_candidate() -> None:
     promoted = 0
     for random in seeds(12):
         bet = Betting("no_harm", 0.02)
-        for n in range(12_000):
-            arm, down = random.random() < 0.5, n % 2000 < 200
-            failed = down or random.random() < (0.05 if arm else 0.02)
-            bet = bet.update([Seen(arm, 1.0 - failed, 0.5)])
+        for begun in range(0, 12_000, 100):
+            arms = [random.random() < 0.5 for _ in range(100)]
+            down = begun % 2000 < 200
+            failed = [down or random.random() < (0.05 if arm else 0.02) for arm in arms]
+            bet = bet.update([Seen(arm, 1.0 - bad, 0.5) for arm, bad in zip(arms, failed, strict=True)])
             if crosses(bet.log_e, 0.01):
                 promoted += 1
                 break
