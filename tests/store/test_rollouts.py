@@ -5,176 +5,28 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from proveout.access.rights import ROLES
 from proveout.domain import (
-    Directory,
     Key,
-    Manifest,
-    ModelChoice,
-    ModelUse,
     Outcome,
     Parameters,
     Principal,
-    PromptTexts,
-    Release,
-    Scope,
 )
 from proveout.errors import Conflict, GateClosed, InvalidInput, NotFound
-from proveout.ledger.integrate import Integrator, LogKeys
-from proveout.ledger.journal import Completion, Intent, Journal, new_request_id, now
+from proveout.ledger.journal import Completion, Intent, new_request_id, now
 from proveout.releases.gate import Gate
-from proveout.releases.policy import read_policy
-from proveout.releases.rollouts import Order, Rollouts
-from proveout.releases.routes import Routes
+from proveout.releases.rollouts import Order
 from proveout.serving.assignments import Assignments, Drawn
 from proveout.store.configuration import load
 from proveout.store.events import Kind, note
-from proveout.store.pool import Row, Session, Store, as_json
-from proveout.store.sealing import Keyring
-
-SYSTEM = Scope.system("default", "rollouts")
-OPERATOR = Principal(Key("key_1", "operator", "default", "operator"), ROLES["operator"])
-PLAN = {
-    "steps": [0.2, 0.5],
-    "minimum": {"calls": 20},
-    "seconds_per_step": 0,
-    "margins": {"bad_events": 0.3, "latency": 0.3},
-}
-
-
-def release(number: int) -> Release:
-    manifest = Manifest(
-        "shop", (ModelChoice(ModelUse("echo", "")),), (), Parameters(), PromptTexts("", "{{ question }}"), (), "quote"
-    )
-    return Release("default", "shop", number, f"sha256:{number}", manifest, {"rollout": PLAN}, datetime.now(UTC))
-
-
-class Killed(BaseException):
-    """What happens to a process in the middle of a transaction."""
-
-
-class Mortal(Routes):
-    """Dies where a route was about to be changed, or has just been."""
-
-    async def set_weight(self, session: Session, by: str, rollout: Row, weight: float) -> None:
-        raise Killed
-
-    async def end(self, *arguments: Any) -> None:
-        await super().end(*arguments)
-        raise Killed
-
-
-class Shop:
-    """An app in the stage poc, its journal and log, and controllers."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.journal = Journal(store)
-        keys = LogKeys(Keyring(bytes(32)), "proveout.example")
-        self.integrator = Integrator(store, keys)
-        self.gate = Gate(read_policy(None), keys)
-        self.routes = Routes(store, self.gate)
-        self.releases = {number: release(number) for number in (1, 2, 3)}
-        self.rollouts = Rollouts(store, self.routes, self.directory)
-
-    def directory(self) -> Directory:
-        return Directory(1, {}, {("default", "shop", n): r for n, r in self.releases.items()}, {}, b"")
-
-    async def open(self) -> None:
-        async with self.store.unscoped() as session:
-            await session.run("workspaces.ensure", name="default", secret=b"k" * 32)
-            await session._connection.execute("reset role")
-            await session._connection.execute("truncate releases, rollouts, tenures, events, intents, tiles cascade")
-            await session._connection.execute("truncate checkpoints")
-            await session._connection.execute("set role proveout_service")
-            for one in self.releases.values():
-                insert = "insert into releases (workspace, app, number, digest, manifest) values (%s, %s, %s, %s, '{}')"
-                await session._connection.execute(insert, (one.workspace, one.app, one.number, one.digest))
-        await self.routes.promote(OPERATOR, self.releases[1], "poc")
-
-    async def serve(self, count: int, broken: bool, chance: random.Random, split: float | None = None) -> int:
-        """Answers requests as the route says now; answers with how many were drawn, once they are in the log.
-
-        `split` is what is drawn with, where that is not what the route says.
-        """
-        route = await self.route()
-        numbers, drawn = [new_request_id() for _ in range(count)], route["candidate"] is not None
-        share = route["weight"] if split is None else split
-        arms = ["candidate" if drawn and chance.random() < share else "stable" for _ in numbers]
-        weights = {"candidate": route["weight"], "stable": 1 - route["weight"]}
-        begun = [
-            Intent(
-                *(number, "default", "key_1", "request", "echo", Parameters(), False, now(), "shop"),
-                route["candidate" if arm == "candidate" else "stable"],
-                stage="poc",
-                arm=arm,
-                weight=weights[arm] if drawn else None,
-                unit=chance.choice([None, "ada", "bob"]) if split is None else None,
-            )
-            for number, arm in zip(numbers, arms, strict=True)
-        ]
-        await asyncio.gather(*map(self.journal.write, begun))
-        outcomes = [Outcome.FAILED if broken and arm == "candidate" else Outcome.ANSWERED for arm in arms]
-        ended = [
-            Completion(number, "default", outcome, "", 1, 1, 5.0, now(), first_sentence_ms=4.0)
-            for number, outcome in zip(numbers, outcomes, strict=True)
-        ]
-        await asyncio.gather(*map(self.journal.write, ended))
-        while await self.integrator.integrate(SYSTEM):
-            pass
-        return count if drawn else 0
-
-    async def judge(self, request: str, decides: bool) -> None:
-        facts = {"request": request, "score": 0.5, "decides": decides, "judge": "echo"}
-        async with self.store.within(SYSTEM) as session:
-            await note(session, "default", Kind.ANSWER_JUDGED, "system", facts)
-
-    async def look(self) -> Any:
-        """What the rollout has seen of the candidate, once it has seen everything."""
-        while await self.integrator.integrate(SYSTEM):
-            pass
-        await self.rollouts.tick(SYSTEM)
-        return (await self.rollouts.show(SYSTEM, "shop", "poc"))["arms"]["candidate"]
-
-    async def route(self) -> Row:
-        return (await self.all("select * from proveout.routes"))[0]
-
-    async def all(self, sql: str) -> list[Row]:
-        async with self.store.within(SYSTEM) as session:
-            return list(await (await session._connection.execute(sql.encode())).fetchall())
-
-    async def state(self) -> list[list[Row]]:
-        """Everything that a controller may change."""
-        tables = ("rollouts", "routes", "decisions order by rollout, number", "exposures order by unit", "tenures")
-        told = [await self.all(f"select * from proveout.{table}") for table in tables]
-        return [*told, await self.all("select id, kind, facts from proveout.events order by id")]
-
-
-async def shop_of(dsn: str, work: Callable[[Shop], Awaitable[None]]) -> None:
-    store = Store(dsn, size=6)
-    await store.open()
-    shop = Shop(store)
-    await shop.open()
-    task = asyncio.create_task(shop.journal.run())
-    try:
-        await work(shop)
-    finally:
-        task.cancel()
-        await store.close()
-
-
-def run(dsn: str, work: Callable[[Shop], Awaitable[None]]) -> None:
-    asyncio.run(shop_of(dsn, work))
+from proveout.store.pool import Row, Session, as_json
+from shop import OPERATOR, SYSTEM, Killed, Shop, run, together
 
 
 def test_a_broken_candidate_is_rolled_back_and_a_sound_one_promoted(dsn: str) -> None:
@@ -488,7 +340,7 @@ def test_a_controller_that_is_killed_at_any_statement_has_done_nothing(
         for _ in range(5):
             if await shop.serve(100, broken, chance):
                 assert await until_it_lives(shop) > 8
-        await _together([shop.rollouts] * 3)
+        await together([shop.rollouts] * 3)
         actions = [one["action"] for one in (await shop.rollouts.show(SYSTEM, "shop", "poc"))["decisions"]]
         assert actions == (["rolled_back", "start"] if broken else ["promoted", "step", "start"])
 
@@ -502,7 +354,7 @@ def test_of_several_controllers_one_acts(dsn: str) -> None:
         await shop.rollouts.start(OPERATOR, shop.releases[2], "poc")
         for _ in range(5):
             await shop.serve(100, False, random.Random(2))
-            await _together([shop.rollouts] * 4)
+            await together([shop.rollouts] * 4)
         decisions = (await shop.rollouts.show(SYSTEM, "shop", "poc"))["decisions"]
         assert [one["action"] for one in decisions] == ["promoted", "step", "start"]
         assert len(await shop.all("select * from proveout.tenures")) == 2
@@ -511,132 +363,6 @@ def test_of_several_controllers_one_acts(dsn: str) -> None:
 
 
 # -- whatever happens -----------------------------------------------------------------------------
-
-numbers = st.sampled_from([1, 2, 3])
-orders = st.sampled_from(["pause", "resume", "pause", "resume", "promote", "abort"])
-DECIDED = """
-    select state, count(*), max(number), (array_agg(action order by number desc))[1] as last
-    from proveout.rollouts r join proveout.decisions d on d.rollout = r.id group by r.id"""
-ENDS = {"promoted", "rolled_back", "aborted"}
-
-
-def machine(dsn: str, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStateMachine]:
-    """The machine, over this database."""
-
-    class Orders(RuleBasedStateMachine):
-        @initialize()
-        def begin(self) -> None:
-            self.shop = Shop(Store(dsn, size=6))
-            self.chance = random.Random(0)
-            self.drawn = 0  # requests since the rollout began
-            self.do(self.shop.store.open())
-            self.do(self.shop.open())
-            self.task = loop.create_task(self.shop.journal.run())
-            self.start(2)
-
-        def do(self, work: Any) -> Any:
-            return loop.run_until_complete(work)
-
-        def teardown(self) -> None:
-            self.task.cancel()
-            self.do(self.shop.store.close())
-
-        @rule(number=numbers)
-        def start(self, number: int) -> None:
-            try:
-                self.do(self.shop.rollouts.start(OPERATOR, self.shop.releases[number], "poc"))
-                self.drawn = 0
-            except Conflict:
-                stable = self.do(self.shop.route())["stable"]
-                assert number == stable or self.latest()["state"] not in ENDS
-
-        @rule(order=orders)
-        def order(self, order: Order) -> None:
-            before = self.latest()
-            try:
-                self.do(self.shop.rollouts.order(OPERATOR, "shop", "poc", order))
-            except (Conflict, NotFound):
-                assert self.latest() == before
-            else:
-                assert before is not None and before["state"] not in ENDS
-
-        @rule(number=numbers)
-        def promote(self, number: int) -> None:
-            before = self.latest()
-            self.do(self.shop.routes.promote(OPERATOR, self.shop.releases[number], "poc"))
-            assert self.do(self.shop.route())["stable"] == number
-            if before is not None and before["state"] not in ENDS:
-                ends = {before["stable"]: before["state"], before["release"]: "promoted"}
-                assert self.latest()["state"] == ends.get(number, "aborted")
-
-        @rule(to=st.sampled_from([None, 1, 2, 3]))
-        def roll_back(self, to: int | None) -> None:
-            before = self.latest()
-            try:
-                back = self.do(self.shop.routes.roll_back(OPERATOR, "shop", "poc", to, self.shop.releases))
-            except Conflict:
-                assert self.latest() == before
-            else:
-                assert self.do(self.shop.route())["stable"] == back.number
-                assert before is None or before["state"] in ENDS or self.latest()["state"] == "rolled_back"
-
-        @rule(count=st.sampled_from([5, 40, 100]), broken=st.booleans(), controllers=st.sampled_from([1, 1, 2, 3]))
-        def serve(self, count: int, broken: bool, controllers: int) -> None:
-            self.drawn += self.do(self.shop.serve(count, broken, self.chance))
-            self.tick(controllers)
-
-        @rule(controllers=st.sampled_from([1, 2]))
-        def tick(self, controllers: int) -> None:
-            before = self.latest()
-            self.do(_together([self.shop.rollouts] * controllers))
-            if before is not None and before["state"] not in ENDS:
-                counted = sum(arm["calls"] for arm in self.latest()["progress"]["total"].values())
-                assert counted == self.drawn  # each of them once
-
-        @rule()
-        def killed(self) -> None:
-            mortal = Rollouts(self.shop.store, Mortal(self.shop.store, self.shop.gate), self.shop.directory)
-            before = self.do(self.shop.state())
-            try:
-                self.do(mortal.tick(SYSTEM))
-            except Killed:
-                assert self.do(self.shop.state()) == before
-
-        def latest(self) -> Any:
-            rows = self.do(self.shop.all("select * from proveout.rollouts order by started desc limit 1"))
-            return rows[0] if rows else None
-
-        @invariant()
-        def the_route_is_the_rollouts(self) -> None:
-            rows = self.do(self.shop.all("select * from proveout.rollouts where ended is null"))
-            route = self.do(self.shop.route())
-            told = (route["candidate"], route["rollout"], route["weight"], route["salt"] is not None)
-            assert [told] == [(r["release"], r["id"], r["weight"], True) for r in rows] or (
-                not rows and told == (None, None, 0, False)
-            )
-            assert all(row["state"] not in ENDS and row["stable"] == route["stable"] for row in rows)
-            for row in self.do(self.shop.all(DECIDED)):
-                assert row["count"] == row["max"]
-                assert row["state"] not in ENDS or row["last"] == row["state"]
-
-    return Orders
-
-
-async def _together(controllers: list[Rollouts]) -> None:
-    await asyncio.gather(*(one.tick(SYSTEM) for one in controllers))
-
-
-def test_whatever_happens_everything_is_done_once(dsn: str) -> None:
-    loop = asyncio.new_event_loop()
-    try:
-        run_state_machine_as_test(
-            machine(dsn, loop),
-            settings=settings(
-                max_examples=4, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
-            ),
-        )
-    finally:
-        loop.close()
 
 
 def test_what_an_earlier_candidate_did_is_not_the_next_ones(dsn: str) -> None:
