@@ -35,7 +35,9 @@ def ask(
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}/answers?v=2"
-        provider = Provider("old", url, "secret", plain=fields, timeouts=Timeouts(first=0.3))
+        provider = Provider(
+            "old", url, "secret", plain=fields, timeouts=Timeouts(first=0.3 if answer == "late" else 10)
+        )
         catalogue = Catalogue([provider], Path("none.sock"), [])
         try:
             model, name = catalogue.resolve("old/it")
