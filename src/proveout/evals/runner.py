@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import rfc8785
 
-from proveout.domain import Manifest, Outcome, Principal, Release, Right, Scope, Text, Usage
+from proveout.domain import Directory, Manifest, Outcome, Principal, Release, Right, Scope, Text, Usage
 from proveout.errors import InvalidInput, NotFound, ProveoutError, Unavailable
 from proveout.evals.cases import Case
 from proveout.evals.scorers.delivered import Delivered, Found
@@ -147,7 +147,7 @@ class Runner:
 
     def _identity(self, asking: Asking) -> str:
         """Who answers, whatever the database calls it."""
-        if "/" in asking.model or asking.model == "echo":
+        if is_direct(asking.model):
             use = self._rooms.catalogue.use(asking.model)
             return hashlib.sha256(f"model\n{use.name}\n{use.digest}\n{use.mode}".encode()).hexdigest()
         release, _ = find_release(self._rooms.directory(), asking.principal, asking.model)
@@ -155,11 +155,7 @@ class Runner:
 
     def _is_remote(self, asking: Asking) -> bool:
         """Whether a provider answers, who may exchange the model behind its name."""
-        models = [asking.model]
-        if "/" not in asking.model and asking.model != "echo":
-            release, _ = find_release(self._rooms.directory(), asking.principal, asking.model)
-            models = models_of(release.manifest)
-        return not all(map(_is_here, models))
+        return not all(map(_is_here, models_behind(self._rooms.directory(), asking.principal, asking.model)))
 
     async def _known(
         self, scope: Scope, asked: str, questions: Mapping[str, str], within: timedelta | None
@@ -183,7 +179,7 @@ class Runner:
             key = await self._keyring.workspace(session, scope.workspace)
             sealed = seal(key, msgspec.json.encode(delivered), "delivered")
             turn = {"workspace": scope.workspace, "asked": asked, "question": question, "seed": seed}
-            await session.run("delivered.put", **turn, sealed=sealed, cost=delivered.cost)
+            await session.run("delivered.put", **turn, sealed=sealed, cost=delivered.cost, kept=_KEPT.total_seconds())
 
     async def _answer(self, asking: Asking, case: Case, seed: int) -> Delivered:
         """One answer. What is not ready is tried again; a call that fails for good is an answer that failed."""
@@ -271,6 +267,16 @@ def is_random(release: Release) -> bool:
 def models_of(manifest: Manifest) -> list[str]:
     """The models that may answer, fallbacks last."""
     return [choice.use.name for choice in manifest.model] + [use.name for use in manifest.fallback]
+
+
+def is_direct(name: str) -> bool:
+    """Whether a request names a model by this, and no app."""
+    return "/" in name or name == "echo"
+
+
+def models_behind(directory: Directory, principal: Principal, name: str) -> list[str]:
+    """The models that may answer under this name. Raises NotFound for an app that is not the principal's."""
+    return [name] if is_direct(name) else models_of(find_release(directory, principal, name)[0].manifest)
 
 
 def _is_here(model: str) -> bool:

@@ -206,11 +206,10 @@ class Evaluate:
         The policy's are only of what its questions can show, unless the app sets no target at all.
         """
         declared = release.facts.get("targets")
-        set_by_app = declared if isinstance(declared, Mapping) else {}
-        told = [target for name, text in set_by_app.items() if (target := parse_target(name, text))]
+        told = targets_of(declared if isinstance(declared, Mapping) else {})
         own = [target for target in told if target.metric in measures]
-        floor = targets_of(self._policy.targets, measures)
-        floor = [target for target in floor if target.metric not in {one.metric for one in own}]
+        known = measures.keys() - {target.metric for target in own}
+        floor = [target for target in targets_of(self._policy.targets) if target.metric in known]
         found = [unmeasured(target) for target in told if target.metric not in measures]
         for target in [*own, *(t for t in floor if not own or side.scores.get(t.metric))]:
             values, kind = list(side.scores.get(target.metric, {}).values()), measures[target.metric].kind
@@ -279,10 +278,9 @@ def _batched(turns: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (turns[start : start + size] for start in range(0, len(turns), size))
 
 
-def targets_of(declared: Mapping[str, object], measures: Mapping[str, Measure]) -> list[Target]:
-    """The targets that a scorer measures; what else is declared is prose, for people."""
-    found = [target for name, text in declared.items() if (target := parse_target(name, text))]
-    return [target for target in found if target.metric in measures]
+def targets_of(declared: Mapping[str, object]) -> list[Target]:
+    """The targets that can be measured; what else is declared is prose, for people."""
+    return [target for name, text in declared.items() if (target := parse_target(name, text))]
 
 
 def _left(budget: float | None, answers: Answers) -> float | None:

@@ -279,8 +279,9 @@ def observe(machine: Machine, batch: Sequence[Reading], units: Units) -> None:
             exposed.append((reading.candidate, reading.weight))
         if reading.unit is not None:
             units.setdefault(reading.unit, {})
-        _count(machine.plan, progress, reading)
-        seen.sort(machine.plan, progress, reading, units)
+        tested = dict(_values(machine.plan, progress, reading))
+        _count(progress, reading, tested)
+        seen.sort(progress, reading, tested, units)
         _gather(progress, reading)
     for test, events in seen.harm.items():
         fresh = BadEvents.of(RARE if test.endswith(_AGAIN) else RATIOS)
@@ -301,8 +302,8 @@ class _Sorted:
         self.scores: dict[str, list[Seen]] = defaultdict(list)
         self.shown: dict[str, list[Seen]] = defaultdict(list)
 
-    def sort(self, plan: Plan, progress: Progress, reading: Reading, units: Units) -> None:
-        for name, value in _values(plan, progress, reading):
+    def sort(self, progress: Progress, reading: Reading, values: Mapping[str, float], units: Units) -> None:
+        for name, value in values.items():
             of_user = reading.unit is not None and name in reading.bad
             if of_user and _is_again(reading, name, value, units):
                 self.harm[name + _AGAIN] += _drawn(reading, name + _AGAIN, value, units)
@@ -368,11 +369,11 @@ def _values(plan: Plan, progress: Progress, reading: Reading) -> Iterator[tuple[
                 yield test, float(amount > threshold * tolerated) if math.isfinite(amount) else math.nan
 
 
-def _count(plan: Plan, progress: Progress, reading: Reading) -> None:
+def _count(progress: Progress, reading: Reading, tested: Mapping[str, float]) -> None:
     arm: Arm = "candidate" if reading.candidate else "stable"
     values = {**reading.bad, **reading.amounts, **reading.scores}
     measured = [name for name, value in values.items() if math.isfinite(value)]
-    above = {test: v > 0.5 for test, v in _values(plan, progress, reading) if test in progress.thresholds and v == v}
+    above = {test: value > 0.5 for test, value in tested.items() if test in progress.thresholds and value == value}
     for counts in (progress.total[arm], progress.step[arm]):
         counts.calls += reading.call
         counts.answered += bool(reading.amounts)

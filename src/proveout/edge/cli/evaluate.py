@@ -410,11 +410,7 @@ def _say(found: Mapping[str, Any]) -> None:
             expected = f"\n  expected {said}" if (said := case.get("expected")) else ""
             output.say(f"{case['case']}: {', '.join(missed)}\n  asked    {case['question']}{expected}")
             output.say(f"  answered {case['answer']}")
-    rows = [
-        {"score": name, "mean": f"{s['mean']:.3f}", "95 %": _range(s["low"], s["high"]), "cases": s["cases"]}
-        for name, s in sorted(summary["scores"].items())
-    ]
-    output.table(rows, ("score", "mean", "95 %", "cases"))
+    output.scores(summary["scores"])
     output.say(f"answers that are quotes: {summary['quoted']:.2f}")
     output.say(f"{summary['answers']} answers, {summary['asked']} of them asked now, {summary['spent_usd']:.4f} USD")
     if not summary["whole"]:
@@ -445,7 +441,7 @@ def _say_comparison(summary: Mapping[str, Any], changed: Sequence[Mapping[str, A
                 summary["baseline"]: f"{overall['baseline']:.3f}",
                 "now": f"{overall['candidate']:.3f}",
                 "difference": f"{overall['difference']:+.3f}",
-                "95 %": _range(overall["low"], overall["high"]),
+                "95 %": output.interval(overall["low"], overall["high"]),
                 "verdict": overall["verdict"],
                 "finds harm from": _rounded(overall["detectable"]),
             }
@@ -470,7 +466,7 @@ def _say_bias(gaps: Sequence[Mapping[str, Any]]) -> None:
         {
             "the same question about": f"{gap['group']}, {gap['other']} ({gap['attribute']})",
             "correct, first minus second": f"{gap['difference']['estimate']:+.3f}",
-            "95 %": _range(gap["difference"]["low"], gap["difference"]["high"]),
+            "95 %": output.interval(gap["difference"]["low"], gap["difference"]["high"]),
             "p": f"{gap['p_adjusted']:.3f}",
             "": "alarm" if gap["alarm"] else "",
         }
@@ -482,7 +478,3 @@ def _say_bias(gaps: Sequence[Mapping[str, Any]]) -> None:
 
 def _rounded(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _range(low: float | None, high: float | None) -> str:
-    return "-" if low is None or high is None else f"{low:.3f} … {high:.3f}"

@@ -45,6 +45,20 @@ def warn(text: str) -> None:
     _err.print(text, markup=False, soft_wrap=True)
 
 
+def scores(found: Mapping[str, Any]) -> None:
+    """The scores of an evaluation, by name, with their intervals."""
+    rows = [
+        {"score": name, "mean": f"{s['mean']:.3f}", "95 %": interval(s["low"], s["high"]), "cases": s["cases"]}
+        for name, s in sorted(found.items())
+    ]
+    table(rows, ("score", "mean", "95 %", "cases"))
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """`0.412 … 0.530`; a dash where a bound is missing."""
+    return "-" if low is None or high is None else f"{low:.3f} … {high:.3f}"
+
+
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Rows under headings; lists are joined, nothing is a dash."""
     if not _out.is_terminal:

@@ -285,16 +285,7 @@ def _say_figures(evaluation: dict[str, Any] | None) -> None:
     others = "" if evaluation["golden"] else ", over other questions than its own"
     made = evaluation["created"][:10]
     output.say(f"evaluation: {evaluation['verdict']}, {evaluation['cases']} cases, {made}{others} ({evaluation['id']})")
-    rows = [
-        {
-            "score": name,
-            "mean": f"{s['mean']:.3f}",
-            "95 %": "-" if None in (s["low"], s["high"]) else f"{s['low']:.3f} … {s['high']:.3f}",
-            "cases": s["cases"],
-        }
-        for name, s in sorted(evaluation["scores"].items())
-    ]
-    output.table(rows, ("score", "mean", "95 %", "cases"))
+    output.scores(evaluation["scores"])
     cost = evaluation["cost_per_answer"]
     output.say("cost per answer: nobody knows it" if cost is None else f"cost per answer: {cost:.6f} USD")
 

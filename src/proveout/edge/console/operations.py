@@ -159,7 +159,7 @@ async def operations(request: Request, caller: Principal) -> Response:
         absent=absent,
         running=running,
         models=_models(here, running, absent, numbers.asked if numbers else {}),
-        keys={k.id: k.name for k in here.directory().keys.values() if k.workspace == caller.key.workspace},
+        keys=shell.key_names(request, caller),
         numbers=numbers,
         rollouts=numbers.rollouts if numbers else (),
         problem=problem,

@@ -73,7 +73,7 @@ async def show_release(request: Request, caller: Principal) -> Response:
         evaluations=evaluations,
         scores=_scores(evaluations),
         judged=judged,
-        authors={k.id: k.name for k in here.directory().keys.values() if k.workspace == caller.key.workspace},
+        authors=shell.key_names(request, caller),
     )
 
 

@@ -76,7 +76,7 @@ async def show_rollout(request: Request, caller: Principal) -> Response:
         caller,
         at=now(),
         one=shown(about, caller),
-        keys={k.id: k.name for k in here.directory().keys.values() if k.workspace == caller.key.workspace},
+        keys=shell.key_names(request, caller),
     )
 
 

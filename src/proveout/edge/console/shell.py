@@ -17,7 +17,7 @@ from proveout.access import keys
 from proveout.domain import Principal, Right
 from proveout.edge.console import figures
 from proveout.edge.http import problems
-from proveout.edge.http.requests import SESSION_COOKIE, principal
+from proveout.edge.http.requests import SESSION_COOKIE, gateway, principal
 from proveout.errors import InvalidInput, NotFound, ProveoutError, Unauthenticated
 
 Page = Callable[[Request, Principal], Awaitable[Response]]
@@ -83,6 +83,12 @@ def for_holders(right: Right) -> Callable[[Page], Handler]:
         return handle
 
     return shown_to_holders
+
+
+def key_names(request: Request, caller: Principal) -> dict[str, str]:
+    """The names of the workspace's keys, by id."""
+    known = gateway(request).directory().keys.values()
+    return {key.id: key.name for key in known if key.workspace == caller.key.workspace}
 
 
 def _refused(error: ProveoutError, caller: Principal | None) -> Response:

@@ -53,7 +53,7 @@ async def show_request(request: Request, caller: Principal) -> Response:
     """`GET /operations/requests/{id}`: what is recorded of one request; what was said is sealed and not shown."""
     here, number = gateway(request), request.path_params["request"]
     row = await here.rooms.journal.get(caller.scope, number)
-    names = {k.id: k.name for k in here.directory().keys.values() if k.workspace == caller.key.workspace}
+    names = shell.key_names(request, caller)
     record = await _on_record(here, caller, number) if row["outcome"] else None
     return page_of(row, caller, names.get(row["key"]), record)
 

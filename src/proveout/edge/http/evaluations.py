@@ -22,7 +22,16 @@ from proveout.evals import report
 from proveout.evals.bias import variants
 from proveout.evals.cases import read_cases
 from proveout.evals.plan import Effort, judging, plan
-from proveout.evals.runner import CONCURRENT, RANDOM_REPEATS, check_groups, foreign_groups, is_random, models_of
+from proveout.evals.runner import (
+    CONCURRENT,
+    RANDOM_REPEATS,
+    check_groups,
+    foreign_groups,
+    is_direct,
+    is_random,
+    models_behind,
+    models_of,
+)
 from proveout.jobs.runtime import Jobs
 from proveout.releases.findings import changes_of, report_of, scored_cases
 from proveout.releases.own_tests import own_tests
@@ -76,7 +85,7 @@ async def create_evaluation(
             "No case counts yet: nobody wrote these by hand. Let somebody review them, and say in `reviewed` who did."
         )
     check_groups(cases, caller)
-    if body.baseline is not None and ("/" in body.baseline or body.baseline == "echo"):
+    if body.baseline is not None and is_direct(body.baseline):
         here.rooms.catalogue.resolve(body.baseline)
     elif body.baseline is not None:
         find_release(here.directory(), caller, body.baseline)
@@ -200,9 +209,7 @@ def _priced(request: Request, caller: Principal, release: Release, baseline: str
     """Raises InvalidInput where a model has no price: no budget could be kept."""
     here, judge = gateway(request), release.facts.get("judge")
     models = [*models_of(release.manifest), *([judge["model"]] if judge else [])]  # type: ignore[index]
-    if baseline is not None:
-        direct = "/" in baseline or baseline == "echo"
-        models += [baseline] if direct else models_of(find_release(here.directory(), caller, baseline)[0].manifest)
+    models += models_behind(here.directory(), caller, baseline) if baseline is not None else []
     for model in models:
         if here.rooms.catalogue.price(model) is None:
             raise InvalidInput(

@@ -41,7 +41,7 @@ insert into delivered (workspace, asked, question, seed, sealed, cost_usd)
 values (%(workspace)s, %(asked)s, %(question)s, %(seed)s, %(sealed)s, %(cost)s)
 on conflict (workspace, asked, question, seed) do update
     set sealed = excluded.sealed, cost_usd = excluded.cost_usd, created = now()
-    where delivered.created < now() - interval '1 day';
+    where delivered.created < now() - make_interval(secs => %(kept)s);
 
 -- name: drafts.insert (scoped)
 -- Questions that are to be drafted of a release's documents.
